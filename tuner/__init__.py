@@ -1,0 +1,58 @@
+"""EasyAnimate Tuner: make video generation fit and fly on the card you have.
+
+The names below are the public interface. They load on first use, so that ``import tuner`` is quick and
+never brings in torch or gradio by itself.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuner.engine.generate import Result, generate
+    from tuner.errors import BadInput, Cancelled, OutOfMemory, TunerError
+    from tuner.models.load import load_model
+    from tuner.presets import load_preset, save_preset
+    from tuner.request import Request
+    from tuner.settings import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadInput",
+    "Cancelled",
+    "OutOfMemory",
+    "Request",
+    "Result",
+    "Settings",
+    "TunerError",
+    "generate",
+    "load_model",
+    "load_preset",
+    "save_preset",
+]
+
+_HOMES = {
+    "BadInput": "tuner.errors",
+    "Cancelled": "tuner.errors",
+    "OutOfMemory": "tuner.errors",
+    "Request": "tuner.request",
+    "Result": "tuner.engine.generate",
+    "Settings": "tuner.settings",
+    "TunerError": "tuner.errors",
+    "generate": "tuner.engine.generate",
+    "load_model": "tuner.models.load",
+    "load_preset": "tuner.presets",
+    "save_preset": "tuner.presets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tuner' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

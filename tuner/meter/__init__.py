@@ -1,0 +1,1 @@
+"""What a run costs: events, live memory, transfers, cache use, seconds."""
