@@ -1,0 +1,1 @@
+"""What is run: checkpoints, where they are, how they load."""

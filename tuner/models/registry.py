@@ -1,0 +1,158 @@
+"""The models a person can name, and where they are. Knows no torch, so that lists come at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from tuner.errors import BadInput
+from tuner.request import MAX_FRAMES
+from tuner.settings import Text
+
+_DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
+_BILLION = 10**9
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model without loading it.
+
+    Attributes:
+        name: What ``--model`` takes.
+        title: Its name on the page.
+        path: Its folder; None when it is not installed.
+        width: Default pixels.
+        height: Default pixels.
+        frames: Default video frames.
+        steps: Default denoising steps.
+        fps: Default frames per second.
+        parameters: Parameters of the transformer.
+        cache_bytes: Bytes of all transformer blocks at the default precision; ``cache_capacity`` can use no more.
+        max_frames: Most video frames one clip can have.
+    """
+
+    name: str
+    title: Text
+    path: Path | None
+    width: int
+    height: int
+    frames: int
+    steps: int
+    fps: int
+    parameters: int
+    cache_bytes: int
+    max_frames: int = MAX_FRAMES
+
+    def folder(self) -> Path:
+        """``path``, for who needs the files.
+
+        Raises:
+            BadInput: The model is not installed; the message says where to put it.
+        """
+        if self.path is None:
+            place = models_dir() / self.name
+            raise BadInput("model", self.name, f"an installed model; put its folder at {place} (see TUNER_MODELS)")
+        return self.path
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A published model: the folder name it is published under, and its transformer's sizes."""
+
+    title: Text
+    published: str
+    parameters: int
+    block_parameters: int
+
+
+_MMDIT_BLOCK, _SINGLE_BLOCK = 245_471_744, 132_197_632
+
+_KNOWN = {
+    "easyanimate-v5-7b-inp": _Known(
+        title=Text("EasyAnimateV5 7B InP", "EasyAnimateV5 7B 图生视频"),
+        published="EasyAnimateV5-7b-zh-InP",
+        parameters=6_813_097_536,
+        block_parameters=18 * _MMDIT_BLOCK + 18 * _SINGLE_BLOCK,
+    ),
+}
+
+
+def models_dir() -> Path:
+    """Where model folders are looked for: TUNER_MODELS, else this user's data directory."""
+    place = os.environ.get("TUNER_MODELS")
+    return Path(place).expanduser() if place else user_data_path("easyanimate-tuner") / "models"
+
+
+def list_models() -> list[ModelInfo]:
+    """Every model with a name, the demo first; one that is not installed has no path."""
+    demo = _from_folder("demo", Text("Demo (tiny, runs on any computer)", "演示（微型，任何电脑可运行）"), _DEMO)
+    return [demo, *(_known(name, known) for name, known in _KNOWN.items())]
+
+
+def find_model(name_or_path: str | Path) -> ModelInfo:
+    """The model of that name, or the one in that folder.
+
+    Raises:
+        BadInput: There is neither; the message offers the closest names.
+    """
+    models = {info.name: info for info in list_models()}
+    if str(name_or_path) in models:
+        return models[str(name_or_path)]
+    path = Path(name_or_path).expanduser()
+    if (path / "model_index.json").is_file():
+        path = path.resolve()
+        return _from_folder(path.name, Text(path.name, path.name), path)
+    if path.is_dir():
+        raise BadInput("model", str(name_or_path), "a checkpoint folder, one with a model_index.json")
+    close = difflib.get_close_matches(str(name_or_path), models, n=3, cutoff=0.4) or list(models)
+    raise BadInput("model", str(name_or_path), f"{' or '.join(close)}, or the path of a checkpoint folder")
+
+
+def _known(name: str, known: _Known) -> ModelInfo:
+    places = (models_dir() / name, models_dir() / known.published)
+    path = next((place for place in places if (place / "model_index.json").is_file()), None)
+    return _info(name, known.title, path, known.parameters, known.block_parameters)
+
+
+def _from_folder(name: str, title: Text, path: Path) -> ModelInfo:
+    counts = [_count(file) for file in sorted((path / "transformer").glob("*.safetensors"))]
+    return _info(name, title, path, sum(all_ for all_, _ in counts), sum(blocks for _, blocks in counts))
+
+
+def _info(name: str, title: Text, path: Path | None, parameters: int, block_parameters: int) -> ModelInfo:
+    """Sizes and precision by scale: what is made for a card runs in 16 bits, what is tiny runs on a CPU in 32."""
+    if parameters >= _BILLION:
+        width, height, steps, parameter_bytes = 672, 384, 25, 2
+    else:
+        width, height, steps, parameter_bytes = 128, 128, 12, 4
+    return ModelInfo(
+        name=name,
+        title=title,
+        path=path,
+        width=width,
+        height=height,
+        frames=MAX_FRAMES,
+        steps=steps,
+        fps=8,
+        parameters=parameters,
+        cache_bytes=block_parameters * parameter_bytes,
+    )
+
+
+def _count(file: Path) -> tuple[int, int]:
+    """Parameters of a safetensors file, and how many of them are in transformer blocks, from its header."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(min(length, 100_000_000)))
+        sizes = {name: math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError):
+        return 0, 0  # loading names what is wrong with it
+    return sum(sizes.values()), sum(size for name, size in sizes.items() if name.startswith("transformer_blocks."))
