@@ -5,6 +5,8 @@ A message is one line: the field, the value given, what is allowed, what to do.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import ValidationError
 
 _SHOWN_LENGTH = 60
@@ -50,7 +52,9 @@ class Cancelled(TunerError):
 
 
 def shown(value: object) -> str:
-    """``value`` as one short printable line."""
+    """``value`` as one printable line: short, but a path whole."""
+    if isinstance(value, Path):
+        return str(value)
     text = value if isinstance(value, str) else repr(value)
     text = " ".join(text.split())
     if len(text) > _SHOWN_LENGTH:

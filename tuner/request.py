@@ -86,6 +86,8 @@ def _text(field: str) -> AfterValidator:
     def check(value: str) -> str:
         if len(value) > MAX_PROMPT_CHARACTERS:
             raise BadInput(field, value, f"at most {MAX_PROMPT_CHARACTERS} characters")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise BadInput(field, value, "text that is valid Unicode")
         return value
 
     return AfterValidator(check)
