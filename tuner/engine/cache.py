@@ -1,0 +1,155 @@
+"""The caches' bookkeeping: what stays on the device under a capacity, and what goes to the host.
+
+Keys, sizes and order of use decide everything; tensors are only carried along.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tuner.engine.placement import Placement
+from tuner.meter.meter import CacheCounter
+
+
+def nbytes_of(value: Tensor | tuple[Tensor, ...]) -> int:
+    """Bytes of one tensor or of several."""
+    return sum(tensor.nbytes for tensor in value) if isinstance(value, tuple) else value.nbytes
+
+
+class ConditionCache:
+    """A byte-bounded LRU of tensors that are made once and used often.
+
+    Args:
+        capacity_bytes: What is larger than this is made anew each time.
+        counter: Told of hits, misses, evictions and bytes held.
+    """
+
+    def __init__(self, capacity_bytes: int, counter: CacheCounter) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.counter = counter
+        self._held: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
+        self._held_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of everything held now."""
+        return self._held_bytes
+
+    def get(self, key: Hashable, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What ``key`` stands for, made by ``make`` unless it is held."""
+        if key in self._held:
+            self.counter.hits += 1
+            self._held.move_to_end(key)
+            return self._held[key]
+        self.counter.misses += 1
+        value = make()
+        size = nbytes_of(value)
+        if size <= self.capacity_bytes:
+            while self._held_bytes + size > self.capacity_bytes:
+                self._evict()
+            self._held[key] = value
+            self._hold(size)
+        return value
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._held.clear()
+        self._hold(-self._held_bytes)
+
+    def _evict(self) -> None:
+        _, value = self._held.popitem(last=False)
+        self.counter.evictions += 1
+        self._hold(-nbytes_of(value))
+
+    def _hold(self, bytes_: int) -> None:
+        self._held_bytes += bytes_
+        self.counter.hold(bytes_)
+
+
+@dataclass(frozen=True, order=True)
+class Feature:
+    """Which convolution's frames: its stage, and its place within the stage."""
+
+    stage: int
+    conv: int
+
+
+class FeatureCache:
+    """The frames that causal convolutions remember, on the device as far as the capacity goes.
+
+    The order of use is known before the first frame is decoded, so what is needed latest goes to the host
+    first (Belady 1966).
+
+    Args:
+        visits: The stages in the order they will be run.
+        placement: Moves what does not fit.
+        capacity_bytes: Device bytes the remembered frames may take between uses.
+        counter: Told of hits (still on the device), misses (fetched), evictions (sent to the host).
+    """
+
+    def __init__(
+        self, visits: Sequence[int], placement: Placement, capacity_bytes: int, counter: CacheCounter
+    ) -> None:
+        self._placement = placement
+        self._capacity = capacity_bytes
+        self._counter = counter
+        self._visit = -1
+        self._held_bytes = 0
+        self._on_device: dict[Feature, Tensor] = {}
+        self._on_host: dict[Feature, Tensor] = {}
+        self._visits_of: dict[int, list[int]] = {}
+        for visit, stage in enumerate(visits):
+            self._visits_of.setdefault(stage, []).append(visit)
+
+    def begin_visit(self) -> None:
+        """The next stage of the known order begins."""
+        self._visit += 1
+
+    def take(self, feature: Feature) -> Tensor | None:
+        """The remembered frames, on the device; None when there are none yet."""
+        kept = self._on_device.pop(feature, None)
+        if kept is not None:
+            self._counter.hits += 1
+            self._hold(-kept.nbytes)
+            return kept
+        spilled = self._on_host.pop(feature, None)
+        if spilled is None:
+            return None
+        self._counter.misses += 1
+        return self._placement.to_device(spilled)
+
+    def put(self, feature: Feature, frames: Tensor) -> None:
+        """Remember ``frames`` until the convolution's next use; forget them when there is none."""
+        if self._next_use(feature) is None:
+            return
+        while self._held_bytes + frames.nbytes > self._capacity:
+            latest = max([*self._on_device, feature], key=lambda held: (self._next_use(held) or 0, held.conv))
+            self._counter.evictions += 1
+            if latest == feature:
+                self._on_host[feature] = self._placement.spill(frames)
+                return
+            spilled = self._on_device.pop(latest)
+            self._hold(-spilled.nbytes)
+            self._on_host[latest] = self._placement.spill(spilled)
+        self._on_device[feature] = frames
+        self._hold(frames.nbytes)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._on_device.clear()
+        self._on_host.clear()
+        self._hold(-self._held_bytes)
+
+    def _next_use(self, feature: Feature) -> int | None:
+        visits = self._visits_of[feature.stage]
+        following = bisect_right(visits, self._visit)
+        return visits[following] if following < len(visits) else None
+
+    def _hold(self, bytes_: int) -> None:
+        self._held_bytes += bytes_
+        self._counter.hold(bytes_)
