@@ -11,13 +11,14 @@ import torch
 from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMagvit
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
-from transformers import BertConfig, BertModel, BertTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import BertConfig, BertModel, BertTokenizer, T5Config, T5EncoderModel
 
 from tuner.errors import BadInput
 from tuner.models.attention import use_original_attention
 from tuner.models.components import Components
 from tuner.models.keys import to_diffusers
 from tuner.models.registry import find_model
+from tuner.models.t5_tokenizer import load_t5_tokenizer
 from tuner.models.weights import fill, label, read_json
 from tuner.settings import Settings
 
@@ -55,8 +56,8 @@ def load_model(
         vae=_load_vae(path / "vae", dtype),
         text_encoder=_load_bert(path / "text_encoder", dtype),
         text_encoder_2=_load_t5(path / "text_encoder_2", dtype),
-        tokenizer=_load_tokenizer(BertTokenizer, path / "tokenizer", "vocab.txt"),
-        tokenizer_2=_load_tokenizer(T5Tokenizer, path / "tokenizer_2", "spiece.model"),
+        tokenizer=_load_tokenizer(_bert_tokenizer, path / "tokenizer" / "vocab.txt"),
+        tokenizer_2=_load_tokenizer(load_t5_tokenizer, path / "tokenizer_2" / "spiece.model"),
         scheduler_config=read_json(path / "scheduler" / "scheduler_config.json"),
         dtype=dtype,
         device=where,
@@ -147,11 +148,16 @@ def _load_t5(folder: Path, dtype: torch.dtype) -> T5EncoderModel:
     return t5
 
 
-def _load_tokenizer(kind: type[T], folder: Path, vocabulary: str) -> T:
-    if not (folder / vocabulary).is_file():
-        raise BadInput(label(folder / vocabulary), "missing file", _COMPLETE)
+def _load_tokenizer(read: Callable[[Path], T], vocabulary: Path) -> T:
+    folder = vocabulary.parent
+    if not vocabulary.is_file():
+        raise BadInput(label(vocabulary), "missing file", _COMPLETE)
     read_json(folder / "tokenizer_config.json")
     try:
-        return kind.from_pretrained(folder, local_files_only=True)  # type: ignore[attr-defined]
+        return read(folder)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise BadInput(label(folder / vocabulary), str(error), "a tokenizer's vocabulary; copy it again") from None
+        raise BadInput(label(vocabulary), str(error), "a tokenizer's vocabulary; copy it again") from None
+
+
+def _bert_tokenizer(folder: Path) -> BertTokenizer:
+    return BertTokenizer.from_pretrained(folder, local_files_only=True)
