@@ -1,0 +1,262 @@
+"""The store: one row per run in SQLite, one folder per run beside it.
+
+Several processes may share a data directory (the page's server, ``tuner run``): each run belongs to the
+process that started it, and one whose owner is gone was cut short.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from platformdirs import user_data_path
+
+from tuner.errors import BadInput, TunerError
+
+SCHEMA = 1
+
+ACTIVE = ("queued", "running", "cancelling")
+
+_BUSY_SECONDS = 10.0
+_TABLES = """
+CREATE TABLE IF NOT EXISTS schema (version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    created TEXT NOT NULL,
+    status TEXT NOT NULL,
+    model TEXT NOT NULL,
+    preset TEXT NOT NULL,
+    request TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    measured TEXT,
+    video TEXT,
+    message TEXT NOT NULL,
+    owner_pid INTEGER NOT NULL,
+    owner_started REAL NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is known of one run.
+
+    Attributes:
+        id: Its name; also the name of its folder.
+        created: When it was asked for, ISO 8601 with the zone.
+        status: queued, running, cancelling, done, cancelled, out of memory, crashed or failed.
+        model: Name or folder of the model.
+        request: The request as JSON; pictures are paths of copies in the run's folder.
+        settings: The knobs as JSON.
+        measured: As in the JSON of ``tuner run``, once it is done.
+        video: The mp4, once it is written.
+        message: One line on why it ended early.
+        preset: Name of the preset it started from.
+        queue_position: 1 for the next to run, 0 when it does not wait.
+    """
+
+    id: str
+    created: str
+    status: str
+    model: str
+    request: dict[str, Any]
+    settings: dict[str, Any]
+    measured: dict[str, Any] | None = None
+    video: Path | None = None
+    message: str = ""
+    preset: str = ""
+    queue_position: int = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether it has yet to end."""
+        return self.status in ACTIVE
+
+
+def default_data_dir() -> Path:
+    """Where runs and presets are kept: TUNER_HOME, else this user's data directory."""
+    place = os.environ.get("TUNER_HOME")
+    return Path(place).expanduser() if place else user_data_path("easyanimate-tuner")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write ``path`` into one line that names it.
+
+    Raises:
+        TunerError: The disk is full, or the place cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TunerError(f"cannot write {path}: {error.strerror or error}") from None
+    except sqlite3.Error as error:
+        raise TunerError(f"cannot write {path}: {error}") from None
+
+
+class Store:
+    """All runs of a data directory.
+
+    Args:
+        data_dir: Its place; None takes :func:`default_data_dir`. Made when it is missing.
+
+    Raises:
+        BadInput: The directory cannot be written, or its database is damaged or from a newer version.
+    """
+
+    def __init__(self, data_dir: str | Path | None = None) -> None:
+        self.data_dir = Path(data_dir) if data_dir is not None else default_data_dir()
+        self.data_dir = self.data_dir.expanduser().absolute()
+        self._file = self.data_dir / "tuner.db"
+        self._lock = threading.Lock()
+        try:
+            (self.data_dir / "runs").mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(
+                self._file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._open()
+        except (OSError, sqlite3.Error) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            allowed = f"a folder that can be written ({reason}); choose another with TUNER_HOME"
+            raise BadInput("data directory", self.data_dir, allowed) from None
+
+    def _open(self) -> None:
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.executescript(f"BEGIN IMMEDIATE;{_TABLES}COMMIT;")
+        version = self._database.execute("SELECT version FROM schema").fetchone()
+        if version is None:
+            self._database.execute("INSERT INTO schema VALUES (?)", (SCHEMA,))
+        elif version[0] > SCHEMA:
+            self._database.close()
+            allowed = f"a database of version {SCHEMA}; this one is from a newer EasyAnimate Tuner"
+            raise BadInput("data directory", self._file, allowed)
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """Runs whose owner is gone without a word have crashed."""
+        marks = ", ".join("?" * len(ACTIVE))
+        rows = self._database.execute(
+            f"SELECT id, owner_pid, owner_started FROM runs WHERE status IN ({marks})", ACTIVE
+        ).fetchall()
+        for run_id, pid, started in rows:
+            if _started(pid) != started:
+                self._database.execute(
+                    "UPDATE runs SET status = 'crashed', message = ? WHERE id = ?",
+                    ("the program that ran it ended", run_id),
+                )
+
+    def folder(self, run_id: str) -> Path:
+        """The folder of a run that is in the store."""
+        return self.data_dir / "runs" / run_id
+
+    def add(self, record: RunRecord) -> None:
+        """Write down a new run, which belongs to this process.
+
+        Raises:
+            TunerError: The database cannot be written.
+        """
+        row = (*_row(record, self.folder(record.id)), os.getpid(), _started(os.getpid()))
+        with writing(self._file), self._lock:
+            self._database.execute(
+                "INSERT INTO runs (status, measured, video, message, id, created, model, preset, request,"
+                " settings, owner_pid, owner_started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+
+    def update(self, record: RunRecord) -> None:
+        """Write down what changed in a run: status, measured, video, message.
+
+        Raises:
+            TunerError: The database cannot be written.
+        """
+        changed = _row(record, self.folder(record.id))[:5]
+        with writing(self._file), self._lock:
+            self._database.execute(
+                "UPDATE runs SET status = ?, measured = ?, video = ?, message = ? WHERE id = ?", changed
+            )
+
+    def get(self, run_id: str) -> RunRecord | None:
+        """The run of that id, or None."""
+        found = self._select("WHERE id = ?", run_id)
+        return found[0] if found else None
+
+    def latest(self) -> RunRecord | None:
+        """The run that is being made, else the newest."""
+        found = self._select("ORDER BY status IN ('running', 'cancelling') DESC, number DESC LIMIT 1")
+        return found[0] if found else None
+
+    def history(self, limit: int = 200) -> list[RunRecord]:
+        """At most ``limit`` runs, newest first."""
+        return self._select("ORDER BY number DESC LIMIT ?", limit)
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._database.close()
+
+    def _select(self, clause: str, *values: object) -> list[RunRecord]:
+        columns = "id, created, status, model, request, settings, measured, video, message, preset"
+        with self._lock:
+            try:
+                rows = self._database.execute(f"SELECT {columns} FROM runs {clause}", values).fetchall()
+            except sqlite3.Error as error:
+                raise TunerError(f"cannot read {self._file}: {error}") from None
+        return [self._record(row) for row in rows]
+
+    def _record(self, row: tuple[Any, ...]) -> RunRecord:
+        run_id, created, status, model, request, settings, measured, video, message, preset = row
+        folder = self.folder(run_id)
+        return RunRecord(
+            id=run_id,
+            created=created,
+            status=status,
+            model=model,
+            request=_with_pictures(json.loads(request), lambda name: str(folder / name)),
+            settings=json.loads(settings),
+            measured=json.loads(measured) if measured else None,
+            video=folder / video if video else None,
+            message=message,
+            preset=preset,
+        )
+
+
+def _started(pid: int) -> float:
+    """When the process ``pid`` started, 0 when there is none: ids are used again, this tells them apart."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return 0.0
+
+
+def _row(record: RunRecord, folder: Path) -> tuple[object, ...]:
+    return (
+        record.status,
+        json.dumps(record.measured) if record.measured else None,
+        _inside(str(record.video), folder) if record.video else None,
+        record.message,
+        record.id,
+        record.created,
+        record.model,
+        record.preset,
+        json.dumps(_with_pictures(record.request, lambda path: _inside(path, folder))),
+        json.dumps(record.settings),
+    )
+
+
+def _inside(path: str, folder: Path) -> str:
+    """``path`` relative to the run's folder when it is in there, so that a data directory can be moved."""
+    return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
+
+
+def _with_pictures(request: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    pictures = {name: change(request[name]) for name in ("start_image", "end_image") if request.get(name)}
+    return {**request, **pictures}
