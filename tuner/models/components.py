@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ class Components:
         scheduler_config: As in the checkpoint, for any diffusers scheduler's ``from_config``.
         dtype: Of every weight.
         device: Where compute will run; the engine decides what of the weights lies there.
+        encodings: Prompts and pictures the engine encoded, on the host, for later runs.
     """
 
     name: str
@@ -41,3 +44,4 @@ class Components:
     scheduler_config: dict[str, Any]
     dtype: torch.dtype
     device: torch.device
+    encodings: OrderedDict[Hashable, tuple[torch.Tensor, ...]] = field(default_factory=OrderedDict, repr=False)

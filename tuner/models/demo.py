@@ -23,6 +23,7 @@ from transformers import BertConfig, BertModel, T5Config, T5EncoderModel
 
 from tuner.models.demo_words import sentences, word_pieces
 from tuner.models.keys import to_original
+from tuner.models.weights import weight_stem
 
 SEED = 20241122
 _TOKENS = 77
@@ -185,9 +186,8 @@ def write_weights(folder: Path, module: torch.nn.Module) -> None:
     tensors = {to_original(name): tensor for name, tensor in module.state_dict().items()}
     if isinstance(module, T5EncoderModel):
         del tensors["encoder.embed_tokens.weight"]  # the same tensor as shared.weight
-    stem = "model" if folder.name.startswith("text_encoder") else "diffusion_pytorch_model"
     stored = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in tensors.items()}
-    save_file(stored, folder / f"{stem}.safetensors", metadata={"format": "pt"})
+    save_file(stored, folder / f"{weight_stem(folder)}.safetensors", metadata={"format": "pt"})
 
 
 def _sentence_pieces() -> tuple[int, bytes]:

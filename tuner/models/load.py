@@ -49,7 +49,7 @@ def load_model(
     where = _device(device)
     dtype = _dtype((settings or Settings()).precision, where)
     _check_layout(path)
-    return Components(
+    components = Components(
         name=info.name,
         path=path,
         transformer=_load_transformer(path / "transformer", dtype),
@@ -62,6 +62,8 @@ def load_model(
         dtype=dtype,
         device=where,
     )
+    _check_fit(components)
+    return components
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -90,6 +92,23 @@ def _check_layout(path: Path) -> None:
                 label(path / "model_index.json"),
                 f"{part}: {found}",
                 f"an EasyAnimateV5 model, whose {part} is a {needed} (V5.1 is not supported yet)",
+            )
+
+
+def _check_fit(components: Components) -> None:
+    """Raise :class:`BadInput` unless the transformer takes what the other parts give."""
+    config = components.transformer.config
+    latents = components.vae.config["latent_channels"]
+    for key, needed in (
+        ("out_channels", latents),
+        ("in_channels", 2 * latents + 1),  # noise, the masked video's latents, the mask
+        ("text_embed_dim", components.text_encoder.config.hidden_size),
+        ("text_embed_dim_t5", components.text_encoder_2.config.d_model),
+    ):
+        if config[key] != needed:
+            file = components.path / "transformer" / "config.json"
+            raise BadInput(
+                label(file), f"{key}: {config[key]}", f"{needed}, which the other parts of an InP model need"
             )
 
 

@@ -17,6 +17,7 @@ from tuner.request import MAX_FRAMES
 from tuner.settings import Text
 
 _DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
+_DEMO_TITLE = Text("Demo (tiny, runs on any computer)", "演示（微型，任何电脑可运行）")
 _BILLION = 10**9
 
 
@@ -92,7 +93,7 @@ def models_dir() -> Path:
 
 def list_models() -> list[ModelInfo]:
     """Every model with a name, the demo first; one that is not installed has no path."""
-    demo = _from_folder("demo", Text("Demo (tiny, runs on any computer)", "演示（微型，任何电脑可运行）"), _DEMO)
+    demo = _from_folder("demo", _DEMO_TITLE, _installed(_DEMO, models_dir() / "demo"))
     return [demo, *(_known(name, known) for name, known in _KNOWN.items())]
 
 
@@ -105,25 +106,41 @@ def find_model(name_or_path: str | Path) -> ModelInfo:
     models = {info.name: info for info in list_models()}
     if str(name_or_path) in models:
         return models[str(name_or_path)]
-    path = Path(name_or_path).expanduser()
-    if (path / "model_index.json").is_file():
-        path = path.resolve()
+    path = _folder(name_or_path)
+    if path is not None and _is_checkpoint(path):
         return _from_folder(path.name, Text(path.name, path.name), path)
-    if path.is_dir():
-        raise BadInput("model", str(name_or_path), "a checkpoint folder, one with a model_index.json")
+    if path is not None:
+        raise BadInput("model", path, "a checkpoint folder, one with a model_index.json")
     close = difflib.get_close_matches(str(name_or_path), models, n=3, cutoff=0.4) or list(models)
     raise BadInput("model", str(name_or_path), f"{' or '.join(close)}, or the path of a checkpoint folder")
 
 
+def _folder(name_or_path: str | Path) -> Path | None:
+    """That folder, if it is one."""
+    try:
+        path = Path(name_or_path).expanduser().resolve()
+        return path if path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # no path at all: too long, an unknown ~user, a null byte
+        return None
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return (path / "model_index.json").is_file()
+
+
+def _installed(*places: Path) -> Path | None:
+    return next(filter(_is_checkpoint, places), None)
+
+
 def _known(name: str, known: _Known) -> ModelInfo:
-    places = (models_dir() / name, models_dir() / known.published)
-    path = next((place for place in places if (place / "model_index.json").is_file()), None)
+    path = _installed(models_dir() / name, models_dir() / known.published)
     return _info(name, known.title, path, known.parameters, known.block_parameters)
 
 
-def _from_folder(name: str, title: Text, path: Path) -> ModelInfo:
-    counts = [_count(file) for file in sorted((path / "transformer").glob("*.safetensors"))]
-    return _info(name, title, path, sum(all_ for all_, _ in counts), sum(blocks for _, blocks in counts))
+def _from_folder(name: str, title: Text, path: Path | None) -> ModelInfo:
+    files = sorted((path / "transformer").glob("*.safetensors")) if path else []
+    counts = [_count(file) for file in files]
+    return _info(name, title, path, sum(every for every, _ in counts), sum(blocks for _, blocks in counts))
 
 
 def _info(name: str, title: Text, path: Path | None, parameters: int, block_parameters: int) -> ModelInfo:

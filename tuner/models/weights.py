@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 
 from tuner.errors import BadInput
 
-_STEMS = ("diffusion_pytorch_model", "model")
 _Source = tuple[Path, str, Any]  # file, name in it, reader
 
 
@@ -39,24 +38,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def weight_stem(folder: Path) -> str:
+    """Name of the weight files of one part of a checkpoint, without suffix: transformers' or diffusers'."""
+    return "model" if folder.name.startswith("text_encoder") else "diffusion_pytorch_model"
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of one part of a checkpoint, single or sharded.
 
     Raises:
         BadInput: There are none, or one that the index names is missing.
     """
-    for stem in _STEMS:
-        index = folder / f"{stem}.safetensors.index.json"
-        if index.is_file():
-            shards = read_json(index).get("weight_map")
-            if not isinstance(shards, dict) or not shards:
-                raise BadInput(label(index), "no weight_map", "the index of a sharded safetensors checkpoint")
-            files = [folder / str(name) for name in sorted(set(shards.values()))]
-            break
-        if (folder / f"{stem}.safetensors").is_file():
-            return [folder / f"{stem}.safetensors"]
-    else:
-        files = [folder / f"{stem}.safetensors" for stem in _STEMS[:1]]
+    files = [folder / f"{weight_stem(folder)}.safetensors"]
+    index = folder / f"{weight_stem(folder)}.safetensors.index.json"
+    if index.is_file():
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise BadInput(label(index), "no weight_map", "the index of a sharded safetensors checkpoint")
+        files = [folder / Path(str(name)).name for name in sorted(set(shards.values()))]
     for file in files:
         if not file.is_file():
             raise BadInput(label(file), "missing file", "a complete checkpoint folder; copy this file again")
@@ -96,8 +95,11 @@ def fill(
         for file in files:
             reader = _opened(stack, file)
             for key in reader.keys():  # noqa: SIM118  # a reader is no mapping
-                if rename(key) not in ignored:
-                    sources[rename(key)] = (file, key, reader)
+                name = rename(key)
+                if name in sources:
+                    raise BadInput(label(file), f"tensor {key} once more", "each tensor once")
+                if name not in ignored:
+                    sources[name] = (file, key, reader)
         _check(wanted, sources, files)
         tensors = {}
         for name, (file, key, reader) in sources.items():
