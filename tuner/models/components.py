@@ -28,7 +28,7 @@ class Components:
         tokenizer: For ``text_encoder``.
         tokenizer_2: For ``text_encoder_2``.
         scheduler_config: As in the checkpoint, for any diffusers scheduler's ``from_config``.
-        dtype: Of every weight.
+        dtype: Of the weights; with float16, T5 keeps the layers that overflow in float32.
         device: Where compute will run; the engine decides what of the weights lies there.
         encodings: Prompts and pictures the engine encoded, on the host, for later runs.
     """
