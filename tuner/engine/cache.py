@@ -26,14 +26,21 @@ class ConditionCache:
 
     Args:
         capacity_bytes: What is larger than this is made anew each time.
-        counter: Told of hits, misses, evictions and bytes held.
+        counter: Told of hits, misses, evictions and, unless ``on_host`` is given, of device bytes held.
+        on_host: Keeps host tensors here from run to run, instead of device tensors for one run.
     """
 
-    def __init__(self, capacity_bytes: int, counter: CacheCounter) -> None:
+    def __init__(
+        self,
+        capacity_bytes: int,
+        counter: CacheCounter,
+        on_host: OrderedDict[Hashable, tuple[Tensor, ...]] | None = None,
+    ) -> None:
         self.capacity_bytes = capacity_bytes
         self.counter = counter
-        self._held: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
-        self._held_bytes = 0
+        self._device_bytes = on_host is None
+        self._held = OrderedDict() if on_host is None else on_host
+        self._held_bytes = sum(nbytes_of(value) for value in self._held.values())
 
     @property
     def held_bytes(self) -> int:
@@ -68,7 +75,8 @@ class ConditionCache:
 
     def _hold(self, bytes_: int) -> None:
         self._held_bytes += bytes_
-        self.counter.hold(bytes_)
+        if self._device_bytes:
+            self.counter.hold(bytes_)
 
 
 @dataclass(frozen=True, order=True)

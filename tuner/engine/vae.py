@@ -254,7 +254,9 @@ def _visits(stages: Sequence[_Stage], inputs: Sequence[int]) -> list[int]:
     return order
 
 
-def _flow(stages: Sequence[_Stage], frames: Tensor, features: FeatureCache, layout: FrameLayout) -> Iterator[Tensor]:
+def _flow(
+    stages: Sequence[_Stage], frames: Tensor, features: FeatureCache, layout: FrameLayout
+) -> Iterator[Tensor]:
     """Push frames through the stages, depth first, giving what comes out of the last one."""
     if not stages:
         yield frames

@@ -18,6 +18,7 @@ from tuner.models.attention import use_original_attention
 from tuner.models.components import Components
 from tuner.models.keys import to_diffusers
 from tuner.models.registry import find_model
+from tuner.models.rotary import use_original_rotary
 from tuner.models.t5_tokenizer import load_t5_tokenizer
 from tuner.models.weights import fill, label, read_json
 from tuner.settings import Settings
@@ -135,6 +136,7 @@ def _load_transformer(folder: Path, dtype: torch.dtype) -> EasyAnimateTransforme
     transformer = _built(file, lambda: EasyAnimateTransformer3DModel(**known))
     fill(transformer, folder, dtype, rename=to_diffusers)
     use_original_attention(transformer)
+    use_original_rotary(transformer)
     return transformer
 
 

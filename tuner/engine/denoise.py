@@ -1,0 +1,107 @@
+"""The denoising loop: a scheduler of diffusers' around the transformer, with classifier-free guidance."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Protocol
+
+import diffusers
+import torch
+from torch import Tensor
+
+from tuner.engine.placement import Placement
+from tuner.errors import BadInput
+
+_CLASSES = {
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler-a": "EulerAncestralDiscreteScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "pndm": "PNDMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "flow": "FlowMatchEulerDiscreteScheduler",
+}
+_FEWEST_PNDM_STEPS = 4
+_FLOW_SHIFT = 1.0
+
+
+class Denoiser(Protocol):
+    """A transformer, called like diffusers'."""
+
+    def __call__(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_hidden_states_t5: Tensor | None = None,
+        inpaint_latents: Tensor | None = None,
+    ) -> Tensor: ...
+
+
+def make_scheduler(name: str | None, config: dict[str, Any], steps: int) -> Any:
+    """A diffusers scheduler with its timesteps set.
+
+    Args:
+        name: One of the request's schedulers; None takes the checkpoint's own.
+        config: The checkpoint's scheduler configuration.
+        steps: Denoising steps.
+
+    Raises:
+        BadInput: The model was not trained for this scheduler, or the scheduler cannot do so few steps.
+    """
+    own = {class_name: key for key, class_name in _CLASSES.items()}.get(config.get("_class_name", ""), "ddim")
+    name = name or own
+    if (name == "flow") != (own == "flow"):
+        fitting = [key for key in _CLASSES if (key == "flow") == (own == "flow")]
+        raise BadInput("scheduler", name, f"{', '.join(fitting)} with this model")
+    if name == "pndm" and steps < _FEWEST_PNDM_STEPS:
+        raise BadInput("steps", steps, f"{_FEWEST_PNDM_STEPS} or more with scheduler pndm")
+    scheduler = getattr(diffusers, _CLASSES[name]).from_config(config)
+    scheduler.set_timesteps(steps, **({"mu": _FLOW_SHIFT} if name == "flow" else {}))
+    return scheduler
+
+
+@torch.no_grad()
+def denoise(
+    transformer: Denoiser,
+    scheduler: Any,
+    latents: Tensor,
+    states: tuple[Tensor, Tensor],
+    inpaint: Tensor,
+    guidance: float,
+    generator: torch.Generator,
+    placement: Placement,
+) -> Tensor:
+    """Run every step.
+
+    Args:
+        transformer: Predicts for a batch.
+        scheduler: From :func:`make_scheduler`.
+        latents: Noise ``[1, 16, t, h, w]`` on the device, scaled by the scheduler's ``init_noise_sigma``.
+        states: The text encoders' states for the guidance branches: negative then positive, or positive.
+        inpaint: Mask and masked video ``[1, 17, t, h, w]`` on the device.
+        guidance: Classifier-free guidance scale, used when there are two branches.
+        generator: Of the noise that ancestral samplers add.
+        placement: Copies the timesteps to the device, once.
+
+    Returns:
+        Latents after the last step.
+    """
+    branches = len(states[0])
+    inpaint = inpaint.expand(branches, *inpaint.shape[1:])
+    # The original rounds timesteps to the latents' dtype before they are embedded.
+    times = placement.to_device(scheduler.timesteps.to(latents.dtype))
+    takes = inspect.signature(scheduler.step).parameters
+    extra = {"generator": generator} if "generator" in takes else {}
+    for index, time in enumerate(scheduler.timesteps):
+        with placement.meter.step(index + 1, len(times)):
+            noisy = latents
+            if hasattr(scheduler, "scale_model_input"):
+                noisy = scheduler.scale_model_input(latents, time)
+            noisy = noisy.expand(branches, *noisy.shape[1:])
+            noise = transformer(noisy, times[index].expand(branches), *states, inpaint)
+            if branches == 2:
+                without, with_prompt = noise.chunk(2)
+                noise = without + guidance * (with_prompt - without)
+            latents = scheduler.step(noise, time, latents, return_dict=False, **extra)[0]
+    return latents
