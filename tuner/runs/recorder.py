@@ -21,6 +21,11 @@ EVENTS_FILE = "events.jsonl"
 PRESET_FILE = "preset.toml"
 
 
+def new_run_id() -> str:
+    """An id that sorts by time and is no other run's."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
 class Recorder:
     """One run on its way: its row, its folder, its events. ``saved`` once its end is written down.
 
@@ -33,6 +38,7 @@ class Recorder:
         settings: How to make it.
         preset: Name of the preset it started from.
         status: The status it begins with.
+        run_id: Its id; a new one when empty.
 
     Raises:
         BadInput: A picture cannot be used.
@@ -47,9 +53,9 @@ class Recorder:
         settings: Settings,
         preset: str = "",
         status: str = "queued",
+        run_id: str = "",
     ) -> None:
-        now = datetime.now().astimezone()
-        run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        run_id = run_id or new_run_id()
         self.folder = store.folder(run_id)
         self.events: list[dict[str, Any]] = []
         self.saved = False
@@ -69,7 +75,7 @@ class Recorder:
             self.request = request.replace(**{name: str(self._picture(name)) for name in pictures})
             self.record = RunRecord(
                 id=run_id,
-                created=now.isoformat(timespec="seconds"),
+                created=datetime.now().astimezone().isoformat(timespec="seconds"),
                 status=status,
                 model=model,
                 request=self.request.model_dump(mode="json"),

@@ -11,7 +11,6 @@ import gc
 import os
 import signal
 import time
-import traceback
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,13 +19,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tuner.errors import BadInput, Cancelled
 from tuner.meter.events import Event, Failed, Finished, StageStarted, to_json
 from tuner.request import Request
-from tuner.runs.endings import ending_of
+from tuner.runs.endings import ending_of, keep_traceback
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from tuner.models.components import Components
-
-ERROR_FILE = "error.log"
 
 
 class Flag(Protocol):
@@ -110,7 +107,7 @@ def _run(job: Job, kept: _Kept, replies: Connection, stop: Flag) -> bool:
         status, message = ending_of(error)
         fit = isinstance(error, BadInput | Cancelled)
         if not fit:
-            _write_traceback(job.folder, error)
+            keep_traceback(job.folder, error)
         if not teller.ended:
             teller.offset = 0.0
             teller.tell(Failed(teller.seconds, status, message))
@@ -154,11 +151,3 @@ def _return_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _write_traceback(folder: Path, error: Exception) -> None:
-    text = "".join(traceback.format_exception(error))
-    try:
-        (folder / ERROR_FILE).write_text(text, encoding="utf-8")
-    except OSError:
-        print(text, flush=True)

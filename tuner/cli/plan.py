@@ -1,0 +1,61 @@
+"""What ``tuner run`` is to do: a flag beats the preset, the preset beats the model's default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.cli.presets import find_preset
+from tuner.errors import BadInput
+from tuner.models.registry import find_model
+from tuner.presets import Preset
+from tuner.request import Request, open_picture
+from tuner.settings import Settings, parse_knob
+
+_DEFAULT_MODEL = "demo"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, checked.
+
+    Attributes:
+        model: Name or folder of the model.
+        request: What to make.
+        settings: How to make it.
+        preset: Name of the preset it started from, or empty.
+    """
+
+    model: str
+    request: Request
+    settings: Settings
+    preset: str
+
+
+def make_plan(model: str, preset: str, knobs: Sequence[str], flags: Mapping[str, Any]) -> Plan:
+    """Check everything that can be checked without the model's weights.
+
+    Args:
+        model: Name or folder; empty takes the preset's, else the demo.
+        preset: Name or file of a preset; empty for none.
+        knobs: Assignments ``knob=value``.
+        flags: Request fields; None where no flag was given.
+
+    Raises:
+        BadInput: Any of it is not allowed.
+    """
+    start = find_preset(preset)[1] if preset else Preset(name="")
+    model = model or start.model or _DEFAULT_MODEL
+    info = find_model(model)
+    info.folder()
+    defaults = {name: getattr(info, name) for name in ("width", "height", "frames", "steps", "fps")}
+    given = {name: value for name, value in flags.items() if value is not None}
+    request = Request(**{**defaults, **start.request.given, **given})
+    if request.frames > info.max_frames:
+        raise BadInput("frames", request.frames, f"at most {info.max_frames} with this model")
+    for field in ("start_image", "end_image"):
+        if (picture := getattr(request, field)) is not None:
+            open_picture(field, picture)
+    settings = start.settings.replace(**dict(parse_knob(knob) for knob in knobs))
+    return Plan(model, request, settings, start.name)

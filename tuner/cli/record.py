@@ -1,0 +1,85 @@
+"""The record of ``tuner run``: the same row and folder that a run of the page gets."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tuner.cli.plan import Plan
+from tuner.errors import TunerError
+from tuner.meter.events import Event, Finished, to_json
+from tuner.runs.endings import ending_of, keep_traceback
+from tuner.runs.recorder import Recorder, new_run_id
+from tuner.runs.store import Store, writing
+
+_VIDEO = "video.mp4"
+
+
+class Record:
+    """The run in the page's store; a store that cannot be written is a warning, no obstacle.
+
+    Args:
+        plan: The run that begins.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._store: Store | None = None
+        self._recorder: Recorder | None = None
+        self.run_id = new_run_id()
+        try:
+            self._store = Store()
+            self._recorder = Recorder(
+                self._store, plan.model, plan.request, plan.settings, plan.preset, "running", self.run_id
+            )
+        except TunerError as error:
+            self._warn(error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._recorder and error is not None:
+            if not isinstance(error, TunerError | KeyboardInterrupt):
+                keep_traceback(self._recorder.folder, error)
+            with self._warned():
+                self._recorder.fail(*ending_of(error))
+        if self._store:
+            self._store.close()
+
+    def tell(self, event: Event) -> None:
+        """Record one event."""
+        if self._recorder:
+            with self._warned():
+                self._recorder.tell(to_json(event))
+
+    def finish(self, event: Finished, video: Path) -> None:
+        """Record the end, with a copy of the clip that the page can play."""
+        if self._recorder:
+            copy = self._recorder.folder / _VIDEO
+            try:
+                with writing(copy):
+                    shutil.copyfile(video, copy)
+            except TunerError as error:
+                print(f"warning: the page cannot play this clip: {error}", file=sys.stderr)
+                copy.unlink(missing_ok=True)
+                copy = video
+            self.tell(replace(event, video=str(copy)))
+
+    @contextmanager
+    def _warned(self) -> Iterator[None]:
+        try:
+            yield
+        except TunerError as error:
+            self._warn(error)
+            self._recorder = None
+
+    def _warn(self, error: TunerError) -> None:
+        print(f"warning: this run will not be in the history: {error}", file=sys.stderr)

@@ -1,0 +1,226 @@
+"""``tuner run``: one generation in this process, recorded where the page's history finds it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from tuner.cli.plan import Plan, make_plan
+from tuner.cli.progress import Progress
+from tuner.cli.record import Record
+from tuner.errors import BadInput, TunerError
+from tuner.meter.events import Event, Finished, StageStarted
+from tuner.runs.endings import ending_of
+from tuner.runs.store import writing
+from tuner.settings import GIB, KNOBS
+
+_VIDEO = "video.mp4"
+
+
+def _whole(field: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            raise BadInput(field, text, "a whole number") from None
+
+    return parse
+
+
+def _number(field: str) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            raise BadInput(field, text, "a number") from None
+
+    return parse
+
+
+def run(
+    preset: Annotated[str, typer.Option(metavar="F", help="A preset file, a clip made here, or a name.")] = "",
+    model: Annotated[str, typer.Option(metavar="M", help="Name or folder of the model.")] = "",
+    prompt: Annotated[str | None, typer.Option(help="What the clip shows, English or Chinese.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
+    start_image: Annotated[str | None, typer.Option(metavar="F", help="Picture the clip starts with.")] = None,
+    end_image: Annotated[str | None, typer.Option(metavar="F", help="Picture the clip ends with.")] = None,
+    width: Annotated[
+        int | None, typer.Option(parser=_whole("width"), metavar="N", help="Pixels, a multiple of 16.")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(parser=_whole("height"), metavar="N", help="Pixels, a multiple of 16.")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(parser=_whole("frames"), metavar="N", help="Video frames, 4k+1.")
+    ] = None,
+    fps: Annotated[
+        int | None, typer.Option(parser=_whole("fps"), metavar="N", help="Frames per second of the mp4.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(parser=_whole("steps"), metavar="N", help="Denoising steps.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(parser=_number("guidance"), metavar="X", help="Classifier-free guidance scale.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(parser=_whole("seed"), metavar="N", help="Seed of the starting noise.")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Sampler; the checkpoint's own by default.")] = None,
+    noise_aug_strength: Annotated[
+        float | None,
+        typer.Option(
+            parser=_number("noise_aug_strength"),
+            metavar="X",
+            help="Noise added to the pictures before they are encoded.",
+        ),
+    ] = None,
+    knobs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KNOB=VALUE", help=f"Set a knob; may be repeated. Knobs: {', '.join(KNOBS)}."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the clip; made when missing.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Make a clip. A flag beats the preset, the preset beats the model's default."""
+    flags = {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "start_image": start_image,
+        "end_image": end_image,
+        "width": width,
+        "height": height,
+        "frames": frames,
+        "fps": fps,
+        "steps": steps,
+        "guidance": guidance,
+        "seed": seed,
+        "scheduler": scheduler,
+        "noise_aug_strength": noise_aug_strength,
+    }
+    plan = make_plan(model, preset, knobs or [], flags)
+    with _working_folder(out) as folder, Record(plan) as record:
+        try:
+            finished = _generate(plan, folder, record, quiet)
+            video = _put(folder / _VIDEO, out, record.run_id)
+            record.finish(finished, video)
+        except (TunerError, MemoryError, OSError) as error:
+            if as_json:
+                status, message = ending_of(error)
+                print(json.dumps(_report(plan, record.run_id, status, message=message)))
+            raise
+    if as_json:
+        print(json.dumps(_report(plan, record.run_id, "done", video, finished.measured)))
+    else:
+        peak, seconds = finished.measured["peak_allocated_bytes"] / GIB, finished.measured["seconds"]
+        print(f"{video}  ({seconds:.1f} s, peak {peak:.2f} GiB allocated)")
+
+
+def _report(
+    plan: Plan,
+    run_id: str,
+    status: str,
+    video: Path | None = None,
+    measured: dict[str, Any] | None = None,
+    message: str = "",
+) -> dict[str, Any]:
+    """The JSON of a run, as the documentation has it."""
+    return {
+        "run_id": run_id,
+        "status": status,
+        "message": message,
+        "video": str(video) if video else None,
+        "width": plan.request.width,
+        "height": plan.request.height,
+        "frames": plan.request.frames,
+        "fps": plan.request.fps,
+        "settings": plan.settings.model_dump(mode="json"),
+        "measured": measured,
+        "forecast": None,
+    }
+
+
+def _generate(plan: Plan, folder: Path, record: Record, quiet: bool) -> Finished:
+    """Load the model and make the clip in ``folder``; what the engine said at its end."""
+    ends: list[Finished] = []
+    began = time.perf_counter()
+    with nullcontext() if quiet else Progress(plan.request) as progress:
+
+        def tell(event: Event) -> None:
+            if isinstance(event, Finished):
+                ends.append(event)
+                return
+            record.tell(event)
+            if progress is not None:
+                progress.show(event)
+
+        tell(StageStarted(0.0, "load"))
+        from tuner.engine.generate import generate
+        from tuner.models.load import load_model
+
+        components = load_model(plan.model, plan.settings)
+        loaded = time.perf_counter() - began
+        with _stoppable() as should_stop:
+            generate(
+                plan.request,
+                plan.settings,
+                components,
+                on_event=lambda event: tell(replace(event, at=event.at + loaded)),
+                output_dir=folder,
+                should_stop=should_stop,
+            )
+    return ends[0]
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks the run to stop at its next checkpoint; a second one stops the program."""
+    asked = False
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _working_folder(out: Path) -> Iterator[Path]:
+    """A folder inside ``out`` for what is not finished; gone afterwards."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".tuner-", dir=out))
+    except OSError as error:
+        raise BadInput("--out", out, f"a folder that can be written ({error.strerror})") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(video: Path, out: Path, run_id: str) -> Path:
+    """Move the finished clip into ``out``, beside what is there."""
+    place = out / _VIDEO
+    if place.exists():
+        place = out / f"{run_id}.mp4"
+    with writing(place):
+        return video.replace(place).absolute()
