@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMagvit
@@ -130,11 +130,13 @@ class _StockVae:
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
-        return self._vae.encode(self._placement.on_device(video)).latent_dist.mode()
+        vae: Any = self._vae
+        return vae.encode(self._placement.on_device(video)).latent_dist.mode()
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
         with torch.no_grad():
-            yield self._vae.decode(latents).sample
+            vae: Any = self._vae
+            yield vae.decode(latents).sample
 
 
 ENGINES: dict[str, type[Tuned] | type[Stock]] = {"tuned": Tuned, "stock": Stock}

@@ -127,7 +127,7 @@ def _noise(request: Request, components: Components, generator: torch.Generator,
     vae = components.vae
     shape = (
         1,
-        vae.config.latent_channels,
+        vae.config["latent_channels"],
         (request.frames - 1) // vae.temporal_compression_ratio + 1,
         request.height // vae.spatial_compression_ratio,
         request.width // vae.spatial_compression_ratio,
@@ -160,7 +160,7 @@ def _inpaint_latents(
             generator = torch.Generator("cpu").manual_seed(request.seed)
             strength = request.noise_aug_strength
             video = masked_video(pictures, request.frames, strength, generator, noise.dtype)
-        return (placement.to_host(engine.vae().encode(video) * vae.config.scaling_factor),)
+        return (placement.to_host(engine.vae().encode(video) * vae.config["scaling_factor"]),)
 
     what = (
         digest(pictures),
@@ -172,7 +172,7 @@ def _inpaint_latents(
     (latents,) = encoded.get(("pictures", what, how), make)
     with meter.host():
         known = known_frames(pictures, request.frames)
-        mask = mask_latents(known, *latents.shape[2:], vae.config.scaling_factor).to(latents.dtype)
+        mask = mask_latents(known, latents.shape, vae.config["scaling_factor"]).to(latents.dtype)
         inpaint = torch.cat([mask, latents], dim=1)
     return placement.to_device(inpaint)
 
@@ -189,7 +189,7 @@ def _decode(
     """Latents on the host, and the frames if wanted; each chunk goes to the writer while the next one decodes."""
     meter, done, frames = placement.meter, 0, []
     kept = placement.to_host(latents)
-    for chunk in engine.vae().decode(latents / components.vae.config.scaling_factor):
+    for chunk in engine.vae().decode(latents / components.vae.config["scaling_factor"]):
         on_host = placement.to_host(chunk)
         del chunk
         with meter.host():

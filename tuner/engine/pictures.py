@@ -40,7 +40,7 @@ def digest(pictures: dict[str, np.ndarray]) -> str:
     sha = hashlib.sha256()
     for field, pixels in sorted(pictures.items()):
         sha.update(field.encode())
-        sha.update(np.ascontiguousarray(pixels))
+        sha.update(pixels.tobytes())
     return sha.hexdigest()
 
 
@@ -83,13 +83,19 @@ def masked_video(
     return video
 
 
-def mask_latents(known: Tensor, latent_frames: int, height: int, width: int, scaling_factor: float) -> Tensor:
-    """The mask at the latents' size, ``[1, 1, latent_frames, height, width]``.
+def mask_latents(known: Tensor, latents_shape: torch.Size, scaling_factor: float) -> Tensor:
+    """The mask at the latents' size, ``[1, 1, t, h, w]``.
 
     The first frame has a latent frame of its own; the others are resized over time, as the original does.
+
+    Args:
+        known: From :func:`known_frames`.
+        latents_shape: ``[1, 16, t, h, w]``.
+        scaling_factor: The VAE's.
     """
-    size = (latent_frames - 1, 1, 1)
+    _, _, frames, height, width = latents_shape
     parts = [known[:, :, :1]]
-    if latent_frames > 1:
-        parts.append(functional.interpolate(known[:, :, 1:], size=size, mode="trilinear", align_corners=False))
-    return torch.cat(parts, dim=2).expand(1, 1, latent_frames, height, width) * scaling_factor
+    if frames > 1:
+        later = known[:, :, 1:]
+        parts.append(functional.interpolate(later, size=(frames - 1, 1, 1), mode="trilinear", align_corners=False))
+    return torch.cat(parts, dim=2).expand(1, 1, frames, height, width) * scaling_factor

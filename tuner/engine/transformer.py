@@ -78,7 +78,8 @@ class TransformerRunner:
         Raises:
             Cancelled: The run was stopped between two blocks.
         """
-        model, batch = self._model, hidden_states.shape[0]
+        model: Any = self._model
+        batch = hidden_states.shape[0]
         rotary = self._rotary(hidden_states)
         time = model.time_embedding(model.time_proj(timestep).to(hidden_states.dtype), None)
         groups = [slice(i, i + self._settings.batch_size) for i in range(0, batch, self._settings.batch_size)]
@@ -134,15 +135,16 @@ class TransformerRunner:
 
     def _text_tokens(self, states: Tensor, states_t5: Tensor | None) -> Tensor:
         """Both encoders' states, projected: ``[b, L, C]``, contiguous and ours to change."""
-        tokens = self._model.text_proj(states)
+        model: Any = self._model
+        tokens = model.text_proj(states)
         if states_t5 is None:
             return tokens
-        return torch.cat([tokens, self._model.text_proj_t5(states_t5)], dim=1)
+        return torch.cat([tokens, model.text_proj_t5(states_t5)], dim=1)
 
     def _video_tokens(self, latents: Tensor, inpaint: Tensor | None) -> Tensor:
         """Patches of all frames as tokens ``[b, t*h*w, C]``."""
         batch, _, frames, height, width = latents.shape
-        patch = self._model.config.patch_size
+        patch = self._model.config["patch_size"]
         per_frame = (height // patch) * (width // patch)
         tokens = latents.new_empty(batch, frames * per_frame, self._model.proj.out_channels)
         for frame in range(frames):
@@ -220,7 +222,7 @@ class TransformerRunner:
     def _unpatched(self, video: Tensor, time: Tensor, like: Tensor) -> Tensor:
         """Tokens ``[b, t*h*w, C]`` as a prediction ``[b, 16, t, h, w]``."""
         model = self._model
-        patch = model.config.patch_size
+        patch = model.config["patch_size"]
         _, channels, frames, height, width = like.shape
         out = video.new_empty(video.shape[0], video.shape[1], model.proj_out.out_features)
         for chunk in self._chunks(video.shape[1]):

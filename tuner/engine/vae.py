@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_magvit import (
@@ -145,10 +146,7 @@ class _Stage:
         out: Tensor | None = frames
         del frames
         for step in self._steps:
-            if isinstance(step, _Norm):
-                out = step(out)
-            else:
-                out = step(out, features)
+            out = step(out) if isinstance(step, _Norm) else step(out, features)
             if out is None:
                 return None
         return out
@@ -293,7 +291,7 @@ class VaeRunner:
         *,
         meter: Meter | None = None,
     ) -> None:
-        if not vae.config.spatial_group_norm:
+        if not vae.config["spatial_group_norm"]:
             raise ValueError("spatial_group_norm: this VAE normalises over frames and cannot be run in chunks")
         self._vae = vae
         self._settings = settings
@@ -385,7 +383,7 @@ class VaeRunner:
         return functional.conv3d(moments, self._placement.to_device(conv.weight), bias)
 
     def _encoder(self, layout: FrameLayout) -> list[_Stage]:
-        encoder = self._vae.encoder
+        encoder: Any = self._vae.encoder
         stages = [_Stage(number, 0, layout, self._placement) for number in range(len(encoder.down_blocks))]
         stages[0].add_conv(encoder.conv_in)
         for stage, block in zip(stages, encoder.down_blocks, strict=True):
@@ -398,7 +396,8 @@ class VaeRunner:
         return stages
 
     def _decoder(self, layout: FrameLayout) -> list[_Stage]:
-        decoder, stages, frames_per_latent = self._vae.decoder, [], 1
+        decoder: Any = self._vae.decoder
+        stages, frames_per_latent = [], 1
         for number, block in enumerate(decoder.up_blocks):
             stage = _Stage(number, self._limit(frames_per_latent), layout, self._placement)
             if number == 0:

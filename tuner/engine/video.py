@@ -86,6 +86,7 @@ class VideoWriter:
 
     def _write(self) -> None:
         import av
+        from av.error import FFmpegError
         from av.video.reformatter import Colorspace
 
         try:
@@ -101,7 +102,7 @@ class VideoWriter:
                     yuv = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
                     container.mux(stream.encode(yuv))
                 container.mux(stream.encode())
-        except (OSError, av.FFmpegError) as error:
+        except (OSError, FFmpegError) as error:
             self._error = error
             while self._frames.get() is not None:
                 pass
