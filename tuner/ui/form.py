@@ -1,0 +1,138 @@
+"""The request part of the page: what the clip shows, its size and sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any, get_args
+
+import gradio as gr
+from gradio.components import Component
+
+from tuner.models.registry import ModelInfo
+from tuner.request import Request, Scheduler
+from tuner.ui.live import file_address
+from tuner.ui.theme import read
+from tuner.ui.words import both, word
+
+SAMPLES = Path(__file__).resolve().parents[2] / "assets" / "samples"
+MODEL_DEFAULTS = ("width", "height", "frames", "fps", "steps")
+PICTURES = ("start_image", "end_image")
+_WHOLE = ("width", "height", "frames", "fps", "steps", "seed")
+_NEW_SEED = "() => Math.floor(Math.random() * 2 ** 32)"
+
+
+def sample_pictures() -> list[Path]:
+    """The start images that come with the project."""
+    return sorted(path for path in SAMPLES.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+
+
+def sample_markup(pictures: list[Path]) -> str:
+    """The sample start images as a strip of buttons."""
+    buttons = "".join(
+        f'<button type="button" data-sample="{escape(path.name)}" title="{escape(path.stem)}">'
+        f'<img src="{escape(file_address(path))}" alt="{escape(path.stem)}"></button>'
+        for path in pictures
+    )
+    return f'<div class="strip"><small>{both("samples")}</small>{buttons}</div>'
+
+
+def request_of(fields: Mapping[str, Any]) -> Request:
+    """The request that the form shows.
+
+    Args:
+        fields: Value of each of the form's widgets, by the name of its request field.
+
+    Raises:
+        BadInput: A value is not allowed; an empty number counts as nothing given.
+    """
+    values = dict(fields)
+    for name in _WHOLE:
+        if isinstance(values.get(name), float) and values[name].is_integer():
+            values[name] = int(values[name])
+    if isinstance(values.get("guidance"), int):
+        values["guidance"] = float(values["guidance"])
+    values["scheduler"] = values.get("scheduler") or None
+    return Request(**values)
+
+
+class Form:
+    """The widgets of the request.
+
+    Args:
+        info: The model whose defaults they start with.
+
+    Attributes:
+        typed: Text and number widgets by the name of their request field.
+        pictures: Picture widgets, likewise.
+        samples: The strip of sample start images; triggers ``pick`` with ``sample``.
+    """
+
+    def __init__(self, info: ModelInfo) -> None:
+        defaults = Request.model_fields
+        self.typed: dict[str, gr.Textbox | gr.Number | gr.Dropdown] = {}
+        self.pictures: dict[str, gr.Image] = {}
+        with gr.Row(elem_id="request", equal_height=False):
+            with gr.Column(scale=6, min_width=320):
+                self.typed["prompt"] = gr.Textbox(
+                    "",
+                    label=word("prompt"),
+                    placeholder=word("prompt_hint"),
+                    lines=3,
+                    max_lines=6,
+                    elem_id="prompt",
+                )
+                self.typed["negative_prompt"] = gr.Textbox(
+                    "",
+                    label=word("negative_prompt"),
+                    placeholder=word("negative_hint"),
+                    lines=1,
+                    max_lines=3,
+                    elem_id="negative-prompt",
+                )
+            with gr.Column(scale=5, min_width=300):
+                with gr.Row(elem_id="pictures"):
+                    for name in PICTURES:
+                        self.pictures[name] = gr.Image(
+                            label=word(name),
+                            type="filepath",
+                            image_mode=None,
+                            sources=["upload", "clipboard"],
+                            buttons=[],
+                            height=136,
+                            min_width=120,
+                            elem_id=name.replace("_", "-"),
+                        )
+                self.samples = gr.HTML(
+                    sample_markup(sample_pictures()),
+                    elem_id="samples",
+                    apply_default_css=False,
+                    js_on_load=read("samples.js"),
+                )
+        with gr.Row(elem_id="numbers"):
+            self._number("width", info.width, step=16)
+            self._number("height", info.height, step=16)
+            self._number("frames", info.frames, step=4)
+            self._number("fps", info.fps)
+            self._number("steps", info.steps)
+            self._number("guidance", defaults["guidance"].default, step=0.5)
+            self.typed["scheduler"] = gr.Dropdown(
+                [(word("scheduler_default"), ""), *get_args(Scheduler)],
+                value="",
+                label=word("scheduler"),
+                min_width=110,
+                elem_id="scheduler",
+            )
+            with gr.Row(elem_id="seed-row"):
+                self._number("seed", defaults["seed"].default)
+                dice = gr.Button("⟳", elem_id="dice", size="sm", scale=0, min_width=34)
+        dice.click(None, None, self.typed["seed"], js=_NEW_SEED, api_visibility="private")
+
+    def _number(self, name: str, value: float, step: float = 1) -> None:
+        self.typed[name] = gr.Number(value, label=word(name), step=step, min_width=76, elem_id=name)
+
+    @property
+    def fields(self) -> dict[str, Component]:
+        """Every widget by the name of its request field."""
+        return {**self.typed, **self.pictures}

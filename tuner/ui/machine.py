@@ -1,0 +1,49 @@
+"""What this machine computes with, found without importing torch: the page must be there at once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal
+
+import psutil
+import pynvml
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run would compute.
+
+    Attributes:
+        device: Kind of device.
+        name: The card's name, or ``CPU``.
+        memory_bytes: Memory of that device; on a CPU the computer's own.
+    """
+
+    device: Literal["cuda", "cpu"]
+    name: str
+    memory_bytes: int
+
+
+def this_machine() -> Machine:
+    """The first NVIDIA card when torch was built to use one, else the CPU."""
+    if not version("torch").endswith("+cpu") and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1"):
+        card = _first_card()
+        if card is not None:
+            return card
+    return Machine("cpu", "CPU", psutil.virtual_memory().total)
+
+
+def _first_card() -> Machine | None:
+    try:
+        pynvml.nvmlInit()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            name = pynvml.nvmlDeviceGetName(handle)
+            total = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
+    return Machine("cuda", name if isinstance(name, str) else name.decode(), total)

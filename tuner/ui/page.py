@@ -1,0 +1,216 @@
+"""The whole page: its parts, and what happens when a person touches one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from tuner.errors import TunerError
+from tuner.models.registry import ModelInfo
+from tuner.presets import read_preset
+from tuner.request import open_picture
+from tuner.runs import Registry
+from tuner.settings import Settings
+from tuner.ui import drafts, history
+from tuner.ui.form import Form, sample_pictures
+from tuner.ui.library import Library
+from tuner.ui.live import live_view
+from tuner.ui.machine import Machine
+from tuner.ui.panel import Panel, picture_path
+from tuner.ui.presets_tab import PresetsTab
+from tuner.ui.sidebar import THEME_BUTTON, Sidebar, noted, preset_choices, scale_for
+from tuner.ui.theme import read
+from tuner.ui.toasts import refuse, tell
+from tuner.ui.words import word
+
+_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+
+
+class Page:
+    """The widgets and their events; made inside ``gr.Blocks``.
+
+    It keeps nothing of its own: runs are the registry's, presets the library's, drafts the browser's.
+
+    Args:
+        registry: The runs.
+        library: The presets.
+        machine: What this machine computes with.
+        info: The model chosen at first.
+    """
+
+    def __init__(self, registry: Registry, library: Library, machine: Machine, info: ModelInfo) -> None:
+        self.registry, self.library, self.machine, self.info = registry, library, machine, info
+        self.drafts = gr.BrowserState({}, storage_key=drafts.STORAGE_KEY, secret=drafts.SECRET)
+        sidebar = Sidebar(library, machine, info)
+        with gr.Row(elem_id="topbar"):
+            gr.HTML("<b>EasyAnimate Tuner</b>", apply_default_css=False)
+            generate_top = gr.Button(
+                word("generate"), variant="primary", size="sm", scale=0, min_width=96, elem_id="generate-top"
+            )
+            gr.HTML(THEME_BUTTON, min_width=28, apply_default_css=False)
+        form = Form(info)
+        self.panel = Panel(sidebar, form, library, machine)
+        self.live = live_view(registry, machine)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab(word("runs"), id="runs") as runs_tab:
+                self.history = gr.HTML(elem_id="runs", apply_default_css=False, js_on_load=read("runs.js"))
+            with gr.Tab(word("presets"), id="presets"):
+                self.presets = PresetsTab(library, self.panel)
+        self.seen = [self.live, sidebar.cancel, self.history]
+
+        for button in (sidebar.generate, generate_top):
+            button.click(self._generate, self.panel.inputs, self.seen, preprocess=False, **_QUIET)
+        sidebar.cancel.click(self._cancel, self.live, self.seen, **_QUIET)
+        for moment in (self.live.started, self.live.finished, self.history.show):
+            moment(self._show_run, None, self.seen, **_QUIET)
+        runs_tab.select(self._refresh, self.live, self.history, **_QUIET)
+        for name, picture in form.pictures.items():
+            picture.upload(self._check_picture(name), picture, picture, preprocess=False, **_QUIET)
+        form.samples.pick(self._pick_sample, None, form.pictures["start_image"], **_QUIET)
+        self.presets.connect(_QUIET)
+        self._connect_knobs()
+
+    def _connect_knobs(self) -> None:
+        """What changes the knobs beside a person's own hand; a draft is kept after each change."""
+        sidebar, presets, outputs = self.panel.sidebar, self.presets, self.panel.outputs
+        for widget in (sidebar.model, sidebar.preset, *sidebar.knobs.values(), *self.panel.form.typed.values()):
+            self._keep_draft(widget.input)
+        loads: list[tuple[Any, Callable[..., Any], Any]] = [
+            (sidebar.preset.input, self._load_preset, sidebar.preset),
+            (presets.load.click, self._load_preset, presets.chosen),
+            (presets.upload.upload, self._import, presets.upload),
+            (self.history.reuse, self._reuse, None),
+        ]
+        for event, handler, inputs in loads:
+            self._keep_draft(event(handler, inputs, outputs, **_QUIET).then)
+        knobs = sidebar.knobs
+        asked = [sidebar.model, knobs["cache_capacity"], sidebar.scaled_for]
+        self._keep_draft(sidebar.model.input(self._change_model, asked, self.panel.model_outputs, **_QUIET).then)
+        knobs["engine"].input(
+            self._note_knobs, [knobs["engine"], sidebar.scaled_for], list(knobs.values()), **_QUIET
+        )
+
+    def _keep_draft(self, event: Any) -> None:
+        drafted = self.panel.drafted
+        script = drafts.save_script(list(drafted))
+        event(None, list(drafted.values()), self.drafts, js=script, api_visibility="private")
+
+    def on_load(self, blocks: gr.Blocks) -> None:
+        """Have the page show, when a browser opens it, what it showed before."""
+        outputs = [*self.seen, *self.panel.outputs, self.presets.chosen]
+        blocks.load(self._restore, self.drafts, outputs, **_QUIET)
+
+    def _restore(self, draft: Any) -> list[Any]:
+        latest = self.registry.latest()
+        kept = isinstance(draft, dict) and draft
+        updates = self.panel.show_draft(draft, self.info.name) if kept else self._show_first()
+        choices = preset_choices(self.library)
+        at = list(self.panel.widgets).index("preset")
+        updates[at] = gr.update(choices=choices, value=updates[at]["value"])
+        return [*self._view(latest.id if latest else None), *updates, gr.update(choices=choices)]
+
+    def _show_first(self) -> list[Any]:
+        """At the first visit, a preset for the model that is there."""
+        for entry in self.library.entries():
+            preset = self.library.read(entry.key)
+            if preset.model == self.info.name:
+                return self.panel.show_preset(preset, entry.key, self.info.name)
+        return self.panel.show(self.info.name, Settings(), {})
+
+    # -- runs -------------------------------------------------------------------------------------
+
+    def _generate(self, asker: gr.Request, *values: Any) -> Any:
+        try:
+            asked = self.panel.read(values)
+            before = self.registry.latest()
+            run = self.registry.submit(asked.model, asked.request, asked.settings, asked.preset)
+        except TunerError as error:
+            return refuse(error, asker)
+        if before is not None and before.active:
+            tell("status_queued", "queued_behind", asker)
+            return gr.skip(), gr.skip(), self._table(before.id)
+        return run, gr.update(interactive=True), self._table(run)
+
+    def _cancel(self, shown: str | None) -> Any:
+        record = self.registry.get(shown) if shown else None
+        if record is None or not record.active:
+            record = self.registry.latest()
+        if record is not None:
+            self.registry.cancel(record.id)
+        return self._view(shown)
+
+    def _show_run(self, event: gr.EventData) -> Any:
+        return self._view(event.run)
+
+    def _refresh(self, shown: str | None) -> str:
+        return self._table(shown or "")
+
+    def _view(self, run: str | None) -> tuple[str | None, dict[str, Any], str]:
+        """The page on one run: the live view, Cancel, the history."""
+        record = self.registry.get(run) if run else None
+        active = any(one is not None and one.active for one in (record, self.registry.latest()))
+        return record.id if record else None, gr.update(interactive=active), self._table(run or "")
+
+    def _table(self, shown: str) -> str:
+        return history.table(self.registry.history(), shown)
+
+    # -- what changes the knobs ---------------------------------------------------------------------
+
+    def _reuse(self, asker: gr.Request, event: gr.EventData) -> Any:
+        record = self.registry.get(event.run)
+        if record is None:
+            return gr.skip()
+        fields = {name: record.request[name] for name in self.panel.form.fields if name in record.request}
+        try:
+            updates = self.panel.show(record.model, Settings(**record.settings), fields)
+        except TunerError as error:
+            return refuse(error, asker)
+        tell("settings", "loaded", asker, name=record.id)
+        return updates
+
+    def _load_preset(self, asker: gr.Request, key: str | None) -> Any:
+        if not key:
+            return gr.skip()
+        try:
+            preset = self.library.read(key)
+        except TunerError as error:
+            return refuse(error, asker)
+        tell("settings", "loaded", asker, name=preset.name)
+        return self.panel.show_preset(preset, key, self.info.name)
+
+    def _import(self, asker: gr.Request, path: str) -> Any:
+        try:
+            preset = read_preset(path)
+        except TunerError as error:
+            return refuse(error, asker)
+        tell("settings", "loaded", asker, name=preset.name)
+        return self.panel.show_preset(preset, None, self.info.name)
+
+    def _change_model(self, asker: gr.Request, model: str, capacity: float, scaled_for: str) -> Any:
+        try:
+            return self.panel.change_model(model, capacity, scaled_for)
+        except TunerError as error:
+            return refuse(error, asker)
+
+    def _note_knobs(self, engine: str, scaled_for: str) -> list[Any]:
+        return list(noted(self.machine, engine, scale_for(scaled_for)).values())
+
+    # -- pictures -----------------------------------------------------------------------------------
+
+    def _check_picture(self, name: str) -> Callable[..., Any]:
+        def check(asker: gr.Request, picture: Any) -> Any:
+            path = picture_path(picture)
+            try:
+                if path is not None:
+                    open_picture(name, path)
+            except TunerError as error:
+                refuse(error, asker)
+                return None
+            return gr.skip()
+
+        return check
+
+    def _pick_sample(self, event: gr.EventData) -> Any:
+        return next((str(path) for path in sample_pictures() if path.name == event.sample), gr.skip())

@@ -1,0 +1,240 @@
+"""Every word of the page in English and Chinese.
+
+Gradio translates the labels of its own widgets from :func:`translations`. Markup that this project writes
+itself holds both languages (:func:`both`) and the style sheet shows the one the page speaks, so that a
+change of language needs no server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+import gradio as gr
+
+from tuner.errors import BadInput, TunerError
+from tuner.settings import KNOBS, Text
+
+PREFIX = "et_"
+"""Every key carries it: Gradio translates any string that equals a key, a choice of a menu too."""
+
+WORDS: dict[str, Text] = {
+    "language": Text("en", "zh"),
+    "tagline": Text("memory × time", "显存 × 时间"),
+    "model": Text("Model", "模型"),
+    "preset": Text("Preset", "预设"),
+    "advanced": Text("Advanced", "高级"),
+    "generate": Text("Generate", "开始生成"),
+    "cancel": Text("Cancel", "取消"),
+    "prompt": Text("Prompt", "提示词"),
+    "prompt_hint": Text("What should the clip show?", "视频里要有什么？"),
+    "negative_prompt": Text("Negative prompt", "反向提示词"),
+    "negative_hint": Text("What it should not show", "不希望出现的内容"),
+    "start_image": Text("Start image", "起始图片"),
+    "end_image": Text("End image", "结束图片"),
+    "samples": Text("Sample start images", "示例起始图片"),
+    "width": Text("Width", "宽度"),
+    "height": Text("Height", "高度"),
+    "frames": Text("Frames", "帧数"),
+    "fps": Text("Frames/s", "帧率"),
+    "steps": Text("Steps", "步数"),
+    "guidance": Text("Guidance", "引导强度"),
+    "scheduler": Text("Scheduler", "采样器"),
+    "seed": Text("Seed", "随机种子"),
+    "dice": Text("New seed", "换一个种子"),
+    "scheduler_default": Text("model's own", "模型默认"),
+    "runs": Text("Runs", "运行记录"),
+    "presets": Text("Presets", "预设管理"),
+    "all": Text("all", "全部"),
+    "lossless": Text("lossless", "无损"),
+    "lossy": Text("lossy", "有损"),
+    "not_installed": Text("not installed", "未安装"),
+    "model_missing": Text(
+        "This model is not installed: its settings can be edited and saved here, but not run.",
+        "该模型未安装：可以在此编辑并保存设置，但不能运行。",
+    ),
+    "note_cpu_prefetch": Text(
+        "Not used here: on a CPU a copy is immediate, nothing can run ahead of it.",
+        "此处不起作用：CPU 上的拷贝立即完成，没有可提前的内容。",
+    ),
+    "note_cpu_precision": Text(
+        "auto is float32 on this CPU; bfloat16 and float16 halve the memory here but run slower.",
+        "在本机 CPU 上 auto 为 float32；bfloat16 和 float16 内存减半但更慢。",
+    ),
+    "note_stock": Text(
+        "Not used: the stock engine ignores this knob.",
+        "不起作用：stock 引擎忽略此旋钮。",
+    ),
+    "cache_capacity_mib": Text("Cache capacity · MiB", "缓存容量 · MiB"),
+    # tiles
+    "status": Text("Status", "状态"),
+    "peak": Text("Peak memory", "显存峰值"),
+    "total_time": Text("Total time", "总用时"),
+    "step_time": Text("Per step", "每步"),
+    "transfers": Text("Transfers", "传输"),
+    "cache_hits": Text("Cache hits", "缓存命中"),
+    "fragmentation": Text("Fragmentation", "碎片率"),
+    "at_peak": Text("at the peak", "峰值时"),
+    "now": Text("now", "当前"),
+    "of": Text("of", "共"),
+    "left": Text("left in this stage", "本阶段剩余"),
+    "step": Text("step", "步"),
+    "steps_unit": Text("steps", "步"),
+    "frames_unit": Text("frames", "帧"),
+    "frame": Text("frame", "帧"),
+    "first": Text("first", "首步"),
+    "weights": Text("weights", "权重"),
+    "features": Text("features", "特征"),
+    "conditions": Text("conditions", "条件"),
+    "waiting": Text("waiting, place", "排队，第"),
+    "reconnecting": Text("Server not reached; trying again …", "无法连接服务器，正在重试……"),
+    "idle_hint": Text(
+        "Press Generate (Ctrl+Enter) and watch memory and time while the clip is made.",
+        "点击“开始生成”（Ctrl+Enter），在生成视频的同时观察显存与时间。",
+    ),
+    # charts
+    "allocated": Text("Allocated", "已分配"),
+    "reserved": Text("Reserved", "已预留"),
+    "host": Text("Host", "主机内存"),
+    "card_memory": Text("card", "显卡"),
+    "seconds_per_step": Text("Seconds per step", "每步秒数"),
+    "since_start": Text("seconds since the start", "开始后的秒数"),
+    "stage": Text("Stage", "阶段"),
+    "stage_time": Text("Time", "用时"),
+    "stage_peak": Text("Peak", "峰值"),
+    "stage_load": Text("Load", "加载"),
+    "stage_encode_text": Text("Encode text", "编码文本"),
+    "stage_encode_image": Text("Encode image", "编码图片"),
+    "stage_denoise": Text("Denoise", "去噪"),
+    "stage_decode": Text("Decode", "解码"),
+    "stage_write": Text("Write", "写出"),
+    "download": Text("Download", "下载"),
+    "no_video": Text("The clip appears here", "视频将显示在这里"),
+    # status words
+    "status_idle": Text("ready", "就绪"),
+    "status_queued": Text("queued", "排队中"),
+    "status_running": Text("running", "运行中"),
+    "status_cancelling": Text("cancelling", "正在取消"),
+    "status_done": Text("done", "完成"),
+    "status_cancelled": Text("cancelled", "已取消"),
+    "status_out_of_memory": Text("out of memory", "显存不足"),
+    "status_crashed": Text("crashed", "已崩溃"),
+    "status_failed": Text("failed", "失败"),
+    "status_unknown": Text("unknown run", "未知的运行"),
+    # runs
+    "when": Text("When", "时间"),
+    "clip": Text("Clip", "视频"),
+    "seconds": Text("Time", "用时"),
+    "settings": Text("Settings", "设置"),
+    "use_settings": Text("Use settings", "载入设置"),
+    "no_runs": Text("No runs yet.", "还没有运行记录。"),
+    # presets
+    "preset_text": Text("What the preset says", "预设内容"),
+    "preset_load": Text("Load into the knobs", "载入旋钮"),
+    "preset_delete": Text("Delete", "删除"),
+    "preset_name": Text("Save the current settings as", "将当前设置保存为"),
+    "preset_save": Text("Save", "保存"),
+    "preset_download": Text("Download current settings", "下载当前设置"),
+    "preset_import": Text("Import .toml or .mp4", "导入 .toml 或 .mp4"),
+    "own": Text("yours", "自建"),
+    # messages
+    "refused_title": Text("Not accepted", "未接受"),
+    "failed_title": Text("It did not work", "操作失败"),
+    "refused": Text(
+        "{field}: {value} is not allowed; allowed: {allowed}", "{field}：不允许 {value}；允许：{allowed}"
+    ),
+    "queued_behind": Text("Waiting: one run at a time.", "已排队：每次只运行一个。"),
+    "loaded": Text("Settings loaded: {name}", "已载入设置：{name}"),
+    "saved": Text("Preset saved: {name}", "预设已保存：{name}"),
+    "deleted": Text("Preset deleted: {name}", "预设已删除：{name}"),
+}
+
+UNITS: dict[str, Text] = {
+    "frames": Text("frames", "帧"),
+    "samples": Text("samples", "样本"),
+    "GiB": Text("GiB", "GiB"),
+    "tokens": Text("tokens", "词元"),
+    "blocks": Text("blocks", "块"),
+    "threads": Text("threads", "线程"),
+    "": Text("", ""),
+}
+
+
+def knob_title(name: str) -> Text:
+    """The label of a knob: its title and its unit."""
+    knob = KNOBS[name]
+    unit = UNITS[knob.unit]
+    return Text(*(f"{title} · {of}" if of else title for title, of in zip(knob.title, unit, strict=True)))
+
+
+def every_word() -> dict[str, Text]:
+    """All words of the page, those of the knobs included, by key without prefix."""
+    knobs: dict[str, Text] = {}
+    for name, knob in KNOBS.items():
+        knobs[f"knob_{name}"] = knob_title(name)
+        knobs[f"help_{name}"] = knob.help
+    return {**WORDS, **knobs}
+
+
+def translations(more: Mapping[str, Text]) -> gr.I18n:
+    """What Gradio translates widgets with; it follows the browser's language.
+
+    Args:
+        more: Words known only at run time, such as the titles of models, by key.
+    """
+    words = {**every_word(), **more}.items()
+    return gr.I18n(
+        en={PREFIX + key: text.en for key, text in words}, zh={PREFIX + key: text.zh for key, text in words}
+    )
+
+
+def word(key: str) -> str:
+    """A label of a Gradio widget, translated in the browser.
+
+    Raises:
+        KeyError: The dictionary has no such word.
+    """
+    if key not in every_word():
+        raise KeyError(key)
+    return translated(key)
+
+
+def translated(key: str) -> str:
+    """As :func:`word`, for a key that is known only at run time."""
+    return str(gr.I18n()(PREFIX + key))
+
+
+def both(key: str) -> str:
+    """Markup that holds a word in both languages; the style sheet shows one."""
+    return both_of(WORDS[key])
+
+
+def both_of(text: Text) -> str:
+    """As :func:`both`, of any text."""
+    if text.en == text.zh:
+        return escape(text.en)
+    return f'<span lang="en">{escape(text.en)}</span><span lang="zh">{escape(text.zh)}</span>'
+
+
+def language(request: gr.Request | None) -> str:
+    """``zh`` when the browser asks for Chinese first, else ``en``."""
+    accepted = request.headers.get("accept-language", "") if request else ""
+    return "zh" if accepted.strip().lower().startswith("zh") else "en"
+
+
+def say(key: str, spoken: str, **values: str) -> str:
+    """A message in one language, with values filled in."""
+    return getattr(WORDS[key], spoken).format(**values)
+
+
+def refusal(error: TunerError, spoken: str) -> str:
+    """The one line of an error, as plain text in the page's language."""
+    if spoken == "en" or not isinstance(error, BadInput):
+        return str(error)
+    plain = str(error)
+    _, _, rest = plain.partition(": ")
+    value, _, allowed = rest.partition(" is not allowed; allowed: ")
+    field = KNOBS[error.field].title.zh if error.field in KNOBS else error.field
+    if error.field in WORDS:
+        field = WORDS[error.field].zh
+    return say("refused", spoken, field=field, value=value, allowed=allowed)
