@@ -88,8 +88,8 @@ class Settings(Checked):
             help=Text(
                 "Video frames a VAE pass holds at once; 0 means all of them. Fewer frames lower the peak of "
                 "encoding and decoding, more frames give the device larger work.",
-                VAE 每次处理的视频帧数；0 表示全部。帧数少则编码、解码的显存峰值低，"
-                "帧数多则设备每次做的工作更大。,
+                "VAE 每次处理的视频帧数；0 表示全部。帧数少则编码、解码的显存峰值低，"
+                "帧数多则设备每次做的工作更大。",
             ),
             unit="frames",
             choices=(0, 1, 2, 4, 8, 16, 32, 64),
@@ -118,8 +118,8 @@ class Settings(Checked):
             help=Text(
                 "Device memory that caches may hold in each stage: conditions, then transformer blocks, or the "
                 "VAE's features. What does not fit is moved from the host each time: less memory, more transfers.",
-                每个阶段缓存可占用的设备内存：先放条件，再放 Transformer 块或 VAE 特征。"
-                "放不下的每次从主机搬运：内存更少，传输更多。,
+                "每个阶段缓存可占用的设备内存：先放条件，再放 Transformer 块或 VAE 特征。"
+                "放不下的每次从主机搬运：内存更少，传输更多。",
             ),
             unit="GiB",
             minimum=0,
@@ -136,8 +136,8 @@ class Settings(Checked):
                 "How the VAE keeps frames. contiguous: whole videos as N,C,T,H,W and 3-D convolutions. chunked: "
                 "one block per chunk, frame after frame, no video-sized tensor on the device. interleaved: chunk "
                 "blocks with channels innermost, the temporal taps folded into one 2-D convolution.",
-                VAE 如何存放帧。contiguous：整段视频按 N,C,T,H,W 存放，用三维卷积。"
-                "chunked：每块一段连续内存，逐帧存放，
+                "VAE 如何存放帧。contiguous：整段视频按 N,C,T,H,W 存放，用三维卷积。"
+                "chunked：每块一段连续内存，逐帧存放，"
                 "设备上没有整段视频。interleaved：块内通道在最内层，时间方向的卷积折叠进一个二维卷积。",
             ),
             choices=get_args(Layout),
@@ -176,8 +176,8 @@ class Settings(Checked):
             help=Text(
                 "diffusers attention backend. native is PyTorch's own choice; flash, sage and xformers need their "
                 "package installed. sage is lossy.",
-                diffusers 的注意力后端。native 由 PyTorch 自行选择；"
-                "flash、sage、xformers 需要安装相应的包。sage 有损。,
+                "diffusers 的注意力后端。native 由 PyTorch 自行选择；"
+                "flash、sage、xformers 需要安装相应的包。sage 有损。",
             ),
             choices=get_args(Attention),
         ),
@@ -216,8 +216,8 @@ class Settings(Checked):
             help=Text(
                 "tuned obeys the knobs. stock is the baseline: diffusers' own forwards, everything resident, both "
                 "guidance branches in one batch; it ignores the other knobs except precision and workers.",
-                tuned 听从各旋钮。stock 是基线：diffusers 自带的前向，全部常驻，两个引导分支一批；"
-                "除精度和工作线程外忽略其他旋钮。,
+                "tuned 听从各旋钮。stock 是基线：diffusers 自带的前向，全部常驻，两个引导分支一批；"
+                "除精度和工作线程外忽略其他旋钮。",
             ),
             choices=get_args(Engine),
         ),
