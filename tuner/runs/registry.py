@@ -147,8 +147,13 @@ class Registry:
 
     def latest(self) -> RunRecord | None:
         """The run that is being made, else the newest."""
-        record = self.store.latest()
-        return self._now(record) if record else None
+        stored = self.store.latest()
+        if stored is None:
+            return None
+        latest = self._now(stored)
+        if stored.active and not latest.active:  # its end could not be written
+            latest = self.history(1)[0]
+        return latest
 
     def history(self, limit: int = 200) -> list[RunRecord]:
         """At most ``limit`` runs, newest first."""
