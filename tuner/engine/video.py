@@ -89,6 +89,7 @@ class VideoWriter:
         from av.error import FFmpegError
         from av.video.reformatter import Colorspace
 
+        more = True
         try:
             with av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"}) as container:
                 container.metadata["comment"] = self._comment
@@ -101,11 +102,12 @@ class VideoWriter:
                     picture = av.VideoFrame.from_ndarray(frame.result(), format="rgb24")
                     yuv = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
                     container.mux(stream.encode(yuv))
+                more = False
                 container.mux(stream.encode())
         except (OSError, FFmpegError) as error:
             self._error = error
-            while self._frames.get() is not None:
-                pass
+            while more:  # nobody may wait for room in the queue
+                more = self._frames.get() is not None
 
 
 def eight_bit(frame: Tensor) -> np.ndarray:
