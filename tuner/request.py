@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,7 +42,7 @@ def open_picture(field: str, picture: Picture) -> Image.Image:
     if not path.is_file():
         raise BadInput(field, str(picture), f"an existing file: {allowed}")
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadInput(field, f"{path.name}, {image.width}x{image.height}", allowed)
             return _upright_rgb(image)

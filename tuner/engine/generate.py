@@ -224,8 +224,19 @@ def _told(meter: Meter) -> Iterator[None]:
     try:
         try:
             yield
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemory(f"out of memory: {str(error).splitlines()[0]}") from error
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0] if str(error) else "the host has no more"
+            raise OutOfMemory(
+                f"out of memory in stage {meter.current_stage}: {reason}; "
+                "lower chunk_size, batch_size, token_chunk or cache_capacity, or make a smaller clip"
+            ) from error
     except TunerError as error:
         meter.tell(Failed(meter.seconds, error.status, str(error)))
         raise
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator has no error class of its own.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

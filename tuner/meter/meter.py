@@ -86,6 +86,7 @@ class Meter:
         self._stages: list[StageMeasured] = []
         self._peaks: list[tuple[int, int]] = []
         self._steps: list[float] = []
+        self.current_stage: Stage = "load"
         self._began = time.perf_counter()
         self._telling = threading.Lock()
         self._over = threading.Event()
@@ -142,6 +143,7 @@ class Meter:
     def stage(self, name: Stage) -> Iterator[None]:
         """Measure one stage: seconds and peak."""
         self.checkpoint()
+        self.current_stage = name
         self.tell(StageStarted(self.seconds, name))
         self._memory.start_peak()
         began = time.perf_counter()

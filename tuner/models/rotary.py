@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.models.transformers.transformer_easyanimate import (
@@ -22,15 +24,18 @@ class OriginalRotaryPosEmbed(EasyAnimateRotaryPosEmbed):
     same only while the region starts at 0: at every aspect ratio but 3:2 its tokens lie too close together.
     """
 
-    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(  # type: ignore[override]  # upstream's hint names one tensor where it gives two
+        self, hidden_states: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosine and sine for latents ``[B, C, t, h, w]``: float32 ``[tokens, head_dim]`` each, on the CPU."""
         frames, height, width = hidden_states.shape[2:]
         grid = (height // self.patch_size, width // self.patch_size)
         base = (_BASE_LATENT_WIDTH // self.patch_size, _BASE_LATENT_HEIGHT // self.patch_size)
         region = self.get_resize_crop_region_for_grid(grid, *base)
-        return get_3d_rotary_pos_embed(
+        table: Any = get_3d_rotary_pos_embed(
             self.rope_dim, _compensated(region, grid), grid_size=grid, temporal_size=frames, use_real=True
         )
+        return table
 
 
 def _compensated(region: Region, grid: tuple[int, int]) -> Region:

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMagvit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tuner.engine.vae import VaeRunner
+from tuner.settings import GIB, Settings
+
+LAYOUTS = ("contiguous", "chunked", "interleaved")
+CHUNKS = (0, 1, 2, 4, 8, 16)
+
+
+def video(frames: int, height: int = 16, width: int = 32, batch: int = 1) -> Tensor:
+    make = torch.Generator().manual_seed(frames + height + width)
+    return torch.rand(batch, 3, frames, height, width, generator=make) * 2 - 1
+
+
+@torch.no_grad()
+def stock_latents(vae: AutoencoderKLMagvit, frames: Tensor) -> Tensor:
+    return vae.encode(frames).latent_dist.mode()
+
+
+@torch.no_grad()
+def stock_video(vae: AutoencoderKLMagvit, latents: Tensor) -> Tensor:
+    return vae.decode(latents).sample
+
+
+def decoded(runner: VaeRunner, latents: Tensor) -> Tensor:
+    return torch.cat([chunk.clone() for chunk in runner.decode(latents)], dim=2)
+
+
+@pytest.mark.parametrize(("layout", "chunk"), list(itertools.product(LAYOUTS, CHUNKS)))
+def test_every_layout_and_chunk_size_equals_stock(vae, layout, chunk):
+    clip = video(13)
+    latents = stock_latents(vae, clip)
+    runner = VaeRunner(vae, Settings(layout=layout, chunk_size=chunk), "cpu")
+    torch.testing.assert_close(runner.encode(clip), latents, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(decoded(runner, latents), stock_video(vae, latents), rtol=1e-5, atol=1e-5)
+
+
+def test_contiguous_is_exact_to_the_bit(vae):
+    clip = video(13)
+    latents = stock_latents(vae, clip)
+    runner = VaeRunner(vae, Settings(layout="contiguous", chunk_size=4), "cpu")
+    assert torch.equal(runner.encode(clip), latents)
+    assert torch.equal(decoded(runner, latents), stock_video(vae, latents))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    layout=st.sampled_from(LAYOUTS),
+    chunk=st.sampled_from(CHUNKS),
+    capacity=st.sampled_from([0.0, 0.00001, 0.0001, 1.0]),
+    groups=st.integers(0, 4),
+    height=st.sampled_from([8, 16, 24]),
+    width=st.sampled_from([8, 40]),
+)
+def test_no_knob_and_no_shape_changes_the_result(vae, layout, chunk, capacity, groups, height, width):
+    clip = video(4 * groups + 1, height, width)
+    latents = stock_latents(vae, clip)
+    runner = VaeRunner(vae, Settings(layout=layout, chunk_size=chunk, cache_capacity=capacity), "cpu")
+    torch.testing.assert_close(runner.encode(clip), latents, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(decoded(runner, latents), stock_video(vae, latents), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_clips_of_a_batch_do_not_mix(vae, layout):
+    clips = video(9, batch=2)
+    runner = VaeRunner(vae, Settings(layout=layout), "cpu")
+    latents = stock_latents(vae, clips)
+    torch.testing.assert_close(runner.encode(clips), latents, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(decoded(runner, latents), stock_video(vae, latents), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("chunk", "lengths"), [(0, [13]), (1, [1] * 13), (4, [1, 4, 4, 4]), (8, [5, 8])])
+def test_a_chunk_never_has_more_frames_than_asked(vae, chunk, lengths):
+    runner = VaeRunner(vae, Settings(chunk_size=chunk), "cpu")
+    latents = stock_latents(vae, video(13))
+    assert [frames.shape[2] for frames in runner.decode(latents)] == lengths
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_features_on_the_device_stay_within_the_capacity(vae, layout, chunk):
+    latents = stock_latents(vae, video(13))
+    transfers = []
+    for capacity_bytes in (0, 10_000, 100_000, 10_000_000):
+        knobs = Settings(layout=layout, chunk_size=chunk, cache_capacity=capacity_bytes / GIB)
+        runner = VaeRunner(vae, knobs, "cpu")
+        decoded(runner, latents)
+        measured = runner._meter.measured()
+        assert measured["cache"]["features"]["peak_bytes"] <= capacity_bytes
+        transfers.append(measured["transfers"]["h2d_bytes"])
+    assert transfers == sorted(transfers, reverse=True)
+    assert transfers[0] > transfers[-1]
+
+
+def test_a_vae_that_normalises_over_frames_is_refused():
+    vae = AutoencoderKLMagvit(block_out_channels=[8, 8], layers_per_block=1, norm_num_groups=4,
+                              down_block_types=["SpatialDownBlock3D"] * 2, up_block_types=["SpatialUpBlock3D"] * 2,
+                              spatial_group_norm=False)  # fmt: skip
+    with pytest.raises(ValueError, match="spatial_group_norm"):
+        VaeRunner(vae, Settings(), "cpu")

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+import torch
+from av.video.reformatter import Colorspace
+
+from tuner.engine.video import VideoWriter, eight_bit, unit_range
+from tuner.errors import TunerError
+
+COLOURS = {"red": (0.8, 0.1, 0.1), "green": (0.1, 0.7, 0.2), "blue": (0.1, 0.2, 0.8), "grey": (0.5, 0.5, 0.5)}
+
+
+def solid(colour: tuple[float, float, float], frames: int = 3) -> torch.Tensor:
+    return (torch.tensor(colour) * 2 - 1).view(1, 3, 1, 1, 1).expand(1, 3, frames, 32, 48)
+
+
+def written(path, chunks) -> None:
+    with VideoWriter(path, 48, 32, 8, "said", 2) as writer:
+        for chunk in chunks:
+            writer.add(chunk)
+        writer.finish()
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_colours_survive_the_mp4(tmp_path, name):
+    written(tmp_path / "a.mp4", [solid(COLOURS[name])])
+    with av.open(str(tmp_path / "a.mp4")) as clip:
+        frame = next(clip.decode(video=0))
+        assert frame.colorspace == Colorspace.ITU709
+        rgb = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709).to_ndarray()
+    assert np.abs(rgb / 255 - COLOURS[name]).max() < 0.02
+
+
+def test_chunks_are_written_in_order_and_the_comment_kept(tmp_path):
+    shades = [step / 12 for step in range(13)]
+    written(tmp_path / "a.mp4", [solid((shade,) * 3, 1) for shade in shades])
+    with av.open(str(tmp_path / "a.mp4")) as clip:
+        means = [frame.to_ndarray(format="gray").mean() for frame in clip.decode(video=0)]
+        assert clip.metadata["comment"] == "said"
+    assert len(means) == 13
+    assert means == sorted(means)
+
+
+def test_a_clip_that_is_not_finished_leaves_nothing(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", 48, 32, 8, "", 1) as writer:
+        writer.add(solid((0, 0, 0)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_clear_error():
+    # Every write to /dev/full fails as on a full disk.
+    from pathlib import Path
+
+    writer = VideoWriter(Path("/dev/full"), 48, 32, 8, "", 1)
+    writer._partial = Path("/dev/full")
+    writer._thread.start()
+    with pytest.raises(TunerError, match="cannot write /dev/full: No space left on device"):
+        for _ in range(3):
+            writer.add(torch.rand(1, 3, 40, 32, 48) * 2 - 1)
+        writer.finish()
+
+
+def test_eight_bit_rounds_to_nearest_and_clips():
+    frame = torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0, 1 / 127.5]).expand(3, 1, 6)
+    assert eight_bit(frame)[0, :, 0].tolist() == [0, 0, 128, 255, 255, 128]
+    assert unit_range(frame[None, :, None])[0, 0, 0, :, 0].tolist()[:5] == [0.0, 0.0, 0.5, 1.0, 1.0]
