@@ -56,7 +56,7 @@ def test_an_empty_path_is_no_picture():
 def test_a_file_that_is_no_picture_is_refused(tmp_path, content):
     path = tmp_path / "file.png"
     path.write_bytes(content)
-    with pytest.raises(BadInput, match="start_image.*file.png.*allowed: a PNG, JPEG"):
+    with pytest.raises(BadInput, match=r"start_image.*file.png.*allowed: a PNG, JPEG"):
         open_picture("start_image", path)
 
 
