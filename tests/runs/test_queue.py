@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import psutil
 import pytest
 from PIL import Image
 
@@ -135,6 +136,7 @@ def test_a_killed_worker_is_a_crash_and_the_next_run_works(registry: Registry) -
     status, events = follow(registry, run_id)
     assert status == "crashed"
     assert events[-1]["kind"] == "Failed" and "SIGKILL" in events[-1]["message"]
+    assert not list(registry.store.folder(run_id).glob(".*"))
     assert follow(registry, submit(registry))[0] == "done"
     assert registry.worker_pid != pid
 
@@ -245,3 +247,16 @@ def test_the_server_needs_no_torch_and_the_worker_no_gradio() -> None:
     worker = "import sys, tuner.runs.worker, tuner.models.load, tuner.engine; assert 'gradio' not in sys.modules"
     for script in (server, worker):
         subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_worker_does_not_outlive_its_server() -> None:
+    script = (
+        "import time; from tuner.runs.process import WorkerProcess;"
+        "worker = WorkerProcess(); print(worker.pid, flush=True); time.sleep(60)"
+    )
+    server = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    worker = psutil.Process(int(server.stdout.readline()))
+    server.kill()
+    server.communicate()
+    assert not psutil.wait_procs([worker], timeout=10)[1]

@@ -19,7 +19,7 @@ import typer
 from tuner.cli.plan import Plan, make_plan
 from tuner.cli.progress import Progress
 from tuner.cli.record import Record
-from tuner.errors import BadInput, TunerError
+from tuner.errors import BadInput
 from tuner.meter.events import Event, Finished, StageStarted
 from tuner.runs.endings import ending_of
 from tuner.runs.store import writing
@@ -117,7 +117,7 @@ def run(
             finished = _generate(plan, folder, record, quiet)
             video = _put(folder / _VIDEO, out, record.run_id)
             record.finish(finished, video)
-        except (TunerError, MemoryError, OSError) as error:
+        except BaseException as error:
             if as_json:
                 status, message = ending_of(error)
                 print(json.dumps(_report(plan, record.run_id, status, message=message)))

@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -150,6 +151,9 @@ class Recorder:
 
     def _end(self, record: RunRecord) -> None:
         self.record = record
+        for unfinished in self.folder.glob(".*"):  # what a worker was writing when it died
+            with suppress(OSError):
+                unfinished.unlink()
         try:
             with writing(self.folder / EVENTS_FILE):
                 self._log.close()
