@@ -97,9 +97,11 @@ def strategies(
     width: Annotated[int, typer.Option(help="Pixels.")] = 128,
     height: Annotated[int, typer.Option(help="Pixels.")] = 128,
     frames: Annotated[int, typer.Option(help="Video frames.")] = 49,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 12,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 8,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each strategy.")] = 1,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the table to this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write JSON there, a table beside it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
 ) -> None:
     """Stock, chunked, cached and combined side by side: memory, seconds, transfers, difference from stock."""
