@@ -35,7 +35,7 @@ class BadInput(TunerError):
         super().__init__(f"{field}: {shown(value)} is not allowed; allowed: {allowed}")
 
     def __reduce__(self) -> tuple[type[BadInput], tuple[str, object, str]]:
-        return BadInput, (self.field, shown(self.value), self.allowed)
+        return BadInput, (self.field, self.value, self.allowed)
 
 
 class OutOfMemory(TunerError):

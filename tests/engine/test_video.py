@@ -49,17 +49,13 @@ def test_a_clip_that_is_not_finished_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_one_clear_error():
-    # Every write to /dev/full fails as on a full disk.
-    from pathlib import Path
-
-    writer = VideoWriter(Path("/dev/full"), 48, 32, 8, "", 1)
-    writer._partial = Path("/dev/full")
-    writer._thread.start()
-    with pytest.raises(TunerError, match="cannot write /dev/full: No space left on device"):
-        for _ in range(3):
-            writer.add(torch.rand(1, 3, 40, 32, 48) * 2 - 1)
-        writer.finish()
+@pytest.mark.parametrize("frames", [1, 200])
+def test_a_full_disk_is_one_clear_error(tmp_path, frames):
+    # Every write to /dev/full fails as on a full disk: at once for a long clip, at the last flush for a short one.
+    (tmp_path / ".a.mp4.part").symlink_to("/dev/full")
+    with pytest.raises(TunerError, match=r"cannot write .*a\.mp4: No space left on device"):
+        written(tmp_path / "a.mp4", [torch.rand(1, 3, frames, 32, 48) * 2 - 1])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_eight_bit_rounds_to_nearest_and_clips():

@@ -236,20 +236,19 @@ def _pieces(frames: int, limit: int) -> list[int]:
 def _visits(stages: Sequence[_Stage], inputs: Sequence[int]) -> list[int]:
     """The stages' numbers in the order in which :func:`_flow` runs them."""
     seen = [0] * len(stages)
-    order: list[int] = []
+    return [number for frames in inputs for number in _visits_from(0, frames, stages, seen)]
 
-    def visit(number: int, frames: int) -> None:
-        if number == len(stages):
-            return
-        for piece in _pieces(frames, stages[number].limit):
-            order.append(number)
-            out = stages[number].frames_out(seen[number], piece)
-            seen[number] += piece
-            visit(number + 1, out)
 
-    for frames in inputs:
-        visit(0, frames)
-    return order
+def _visits_from(number: int, frames: int, stages: Sequence[_Stage], seen: list[int]) -> Iterator[int]:
+    # No closure that calls itself: that is a reference cycle, and would keep the stages' weights on the device
+    # until some later garbage collection.
+    if number == len(stages):
+        return
+    for piece in _pieces(frames, stages[number].limit):
+        yield number
+        out = stages[number].frames_out(seen[number], piece)
+        seen[number] += piece
+        yield from _visits_from(number + 1, out, stages, seen)
 
 
 def _flow(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ from torch import Tensor
 from tuner.errors import TunerError
 
 _WAITING_FRAMES = 64
+_LOOK_AGAIN_SECONDS = 0.1
 _CRF = 18
 _BT709 = 1
 
@@ -37,19 +37,20 @@ class VideoWriter:
         self.path = path
         self._partial = path.with_name(f".{path.name}.part")
         self._size, self._fps, self._comment = (width, height), fps, comment
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="frames")
+        self._converters = ThreadPoolExecutor(workers, thread_name_prefix="frames")
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="video")
         self._frames: queue.Queue[Future[np.ndarray] | None] = queue.Queue(_WAITING_FRAMES)
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._write, name="video", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._written = self._encoder.submit(self._write)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self._put(None)
+        self._encoder.shutdown()
+        self._converters.shutdown()
         self._partial.unlink(missing_ok=True)
 
     def add(self, frames: Tensor) -> None:
@@ -58,10 +59,10 @@ class VideoWriter:
         Raises:
             TunerError: An earlier frame could not be written.
         """
-        if self._error is not None:
-            self._raise()
         for frame in frames[0].unbind(1):
-            self._frames.put(self._pool.submit(eight_bit, frame))
+            self._put(self._converters.submit(eight_bit, frame))
+        if self._written.done():
+            self._check_written()
 
     def finish(self) -> None:
         """Wait until everything is written and put the file in its place.
@@ -69,45 +70,44 @@ class VideoWriter:
         Raises:
             TunerError: It could not be written.
         """
-        self._end()
-        if self._error is not None:
-            self._raise()
+        self._put(None)
+        self._check_written()
         self._partial.replace(self.path)
 
-    def _end(self) -> None:
-        if self._thread.is_alive():
-            self._frames.put(None)
-            self._thread.join()
-            self._pool.shutdown()
+    def _put(self, frame: Future[np.ndarray] | None) -> None:
+        """Queue ``frame``, unless the encoder has ended and nobody will take it."""
+        while not self._written.done():
+            try:
+                return self._frames.put(frame, timeout=_LOOK_AGAIN_SECONDS)
+            except queue.Full:
+                continue
 
-    def _raise(self) -> None:
-        reason = getattr(self._error, "strerror", None) or self._error
-        raise TunerError(f"cannot write {self.path}: {reason}; free some space or choose another folder")
+    def _check_written(self) -> None:
+        from av.error import FFmpegError
+
+        try:
+            self._written.result()
+        except (OSError, FFmpegError) as error:
+            reason = error.strerror or error
+            raise TunerError(
+                f"cannot write {self.path}: {reason}; free some space or choose another folder"
+            ) from error
 
     def _write(self) -> None:
         import av
-        from av.error import FFmpegError
         from av.video.reformatter import Colorspace
 
-        more = True
-        try:
-            with av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-                container.metadata["comment"] = self._comment
-                stream = container.add_stream("libx264", rate=self._fps, options={"crf": str(_CRF)})
-                stream.width, stream.height = self._size
-                stream.pix_fmt = "yuv420p"
-                context = stream.codec_context
-                context.colorspace = context.color_primaries = context.color_trc = _BT709
-                while (frame := self._frames.get()) is not None:
-                    picture = av.VideoFrame.from_ndarray(frame.result(), format="rgb24")
-                    yuv = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
-                    container.mux(stream.encode(yuv))
-                more = False
-                container.mux(stream.encode())
-        except (OSError, FFmpegError) as error:
-            self._error = error
-            while more:  # nobody may wait for room in the queue
-                more = self._frames.get() is not None
+        with av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            container.metadata["comment"] = self._comment
+            stream = container.add_stream("libx264", rate=self._fps, options={"crf": str(_CRF)})
+            stream.width, stream.height = self._size
+            stream.pix_fmt = "yuv420p"
+            context = stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            for frame in iter(self._frames.get, None):
+                picture = av.VideoFrame.from_ndarray(frame.result(), format="rgb24")
+                container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)))
+            container.mux(stream.encode())
 
 
 def eight_bit(frame: Tensor) -> np.ndarray:
