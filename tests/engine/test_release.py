@@ -25,17 +25,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_garbage_collection")
 @pytest.mark.parametrize("layout", ["contiguous", "chunked", "interleaved"])
-def test_the_vae_leaves_nothing_on_the_device(layout: str) -> None:
-    blocks = 2
-    vae = AutoencoderKLMagvit(
-        block_out_channels=(8,) * blocks,
-        down_block_types=("SpatialDownBlock3D", "SpatialTemporalDownBlock3D"),
-        up_block_types=("SpatialUpBlock3D", "SpatialTemporalUpBlock3D"),
-        latent_channels=4,
-        layers_per_block=1,
-        norm_num_groups=4,
-        spatial_group_norm=True,
-    ).eval()
+def test_the_vae_leaves_nothing_on_the_device(vae: AutoencoderKLMagvit, layout: str) -> None:
     video = torch.zeros(1, 3, 5, 16, 16)
     with CpuMemory() as memory:
         runner = VaeRunner(vae, Settings(layout=layout, chunk_size=4), "cpu")
