@@ -78,9 +78,10 @@ class VideoWriter:
         """Queue ``frame``, unless the encoder has ended and nobody will take it."""
         while not self._written.done():
             try:
-                return self._frames.put(frame, timeout=_LOOK_AGAIN_SECONDS)
+                self._frames.put(frame, timeout=_LOOK_AGAIN_SECONDS)
             except queue.Full:
                 continue
+            return
 
     def _check_written(self) -> None:
         from av.error import FFmpegError
