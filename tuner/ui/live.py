@@ -71,6 +71,7 @@ def poller(registry: Registry, machine: Machine) -> Callable[[Mapping[str, Any]]
         delta = registry.delta(run, cursor)
         latest = registry.latest()
         delta["current"] = latest.id if latest and latest.active else None
+        delta["newest"] = next((record.id for record in registry.history(1)), None)
         record = registry.get(run)
         if record is not None:
             if delta["from"] == 0:

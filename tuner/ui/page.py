@@ -129,7 +129,7 @@ class Page:
         except TunerError as error:
             return refuse(error, asker)
         if before is not None and before.active:
-            tell("status_queued", "queued_behind", asker)
+            tell("queued_behind", asker)
             return gr.skip(), gr.skip(), self._table(before.id)
         return run, gr.update(interactive=True), self._table(run)
 
@@ -167,7 +167,7 @@ class Page:
             updates = self.panel.show(record.model, Settings(**record.settings), fields)
         except TunerError as error:
             return refuse(error, asker)
-        tell("settings", "loaded", asker, name=record.id)
+        tell("loaded", asker, name=record.id)
         return updates
 
     def _load_preset(self, asker: gr.Request, key: str | None) -> Any:
@@ -177,7 +177,7 @@ class Page:
             preset = self.library.read(key)
         except TunerError as error:
             return refuse(error, asker)
-        tell("settings", "loaded", asker, name=preset.name)
+        tell("loaded", asker, name=preset.name)
         return self.panel.show_preset(preset, key, self.info.name)
 
     def _import(self, asker: gr.Request, path: str) -> Any:
@@ -185,7 +185,7 @@ class Page:
             preset = read_preset(path)
         except TunerError as error:
             return refuse(error, asker)
-        tell("settings", "loaded", asker, name=preset.name)
+        tell("loaded", asker, name=preset.name)
         return self.panel.show_preset(preset, None, self.info.name)
 
     def _change_model(self, asker: gr.Request, model: str, capacity: float, scaled_for: str) -> Any:

@@ -76,8 +76,8 @@ class PresetsTab:
         details = [self.text, self.delete]
         asked = [self.name, *self.panel.inputs]
         files = [self.file_name, self.file_text]
-        self.chosen.change(self._describe, self.chosen, details, **quiet)
-        self.save.click(self._save, asked, shelf, preprocess=False, **quiet)
+        self.chosen.input(self._describe, self.chosen, details, **quiet)
+        self.save.click(self._save, asked, [*shelf, *details], preprocess=False, **quiet)
         self.delete.click(self._delete, self.chosen, [*shelf, *details], **quiet)
         export = self.download.click(self._export, asked, files, preprocess=False, **quiet)
         export.success(None, files, None, js=_SAVE_AS_FILE, api_visibility="private")
@@ -86,9 +86,17 @@ class PresetsTab:
         if not key:
             return "", gr.update(interactive=False)
         try:
-            return self.library.text(key), gr.update(interactive=self.library.find(key).own)
+            return self._details(key)
         except TunerError as error:
             return refuse(error, asker)
+
+    def _shelf(self, key: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Both menus of presets, read again; an update each, because Gradio takes them apart."""
+        choices = preset_choices(self.library)
+        return gr.update(choices=choices, value=key), gr.update(choices=choices, value=key)
+
+    def _details(self, key: str) -> tuple[str, dict[str, Any]]:
+        return self.library.text(key), gr.update(interactive=self.library.find(key).own)
 
     def _save(self, asker: gr.Request, name: str | None, *values: Any) -> Any:
         try:
@@ -102,18 +110,16 @@ class PresetsTab:
             )
         except TunerError as error:
             return refuse(error, asker)
-        tell("presets", "saved", asker, name=entry.name)
-        chosen = gr.update(choices=preset_choices(self.library), value=entry.key)
-        return chosen, chosen
+        tell("saved", asker, name=entry.name)
+        return *self._shelf(entry.key), *self._details(entry.key)
 
     def _delete(self, asker: gr.Request, key: str | None) -> Any:
         try:
             entry = self.library.delete(key or "")
         except TunerError as error:
             return refuse(error, asker)
-        tell("presets", "deleted", asker, name=entry.name)
-        emptied = gr.update(choices=preset_choices(self.library), value=None)
-        return emptied, emptied, "", gr.update(interactive=False)
+        tell("deleted", asker, name=entry.name)
+        return *self._shelf(None), "", gr.update(interactive=False)
 
     def _export(self, asker: gr.Request, name: str | None, *values: Any) -> tuple[str, str]:
         try:

@@ -12,7 +12,6 @@ from html import escape
 
 import gradio as gr
 
-from tuner.errors import BadInput, TunerError
 from tuner.settings import KNOBS, Text
 
 PREFIX = "et_"
@@ -46,8 +45,6 @@ WORDS: dict[str, Text] = {
     "runs": Text("Runs", "运行记录"),
     "presets": Text("Presets", "预设管理"),
     "all": Text("all", "全部"),
-    "lossless": Text("lossless", "无损"),
-    "lossy": Text("lossy", "有损"),
     "not_installed": Text("not installed", "未安装"),
     "model_missing": Text(
         "This model is not installed: its settings can be edited and saved here, but not run.",
@@ -138,11 +135,6 @@ WORDS: dict[str, Text] = {
     "preset_import": Text("Import .toml or .mp4", "导入 .toml 或 .mp4"),
     "own": Text("yours", "自建"),
     # messages
-    "refused_title": Text("Not accepted", "未接受"),
-    "failed_title": Text("It did not work", "操作失败"),
-    "refused": Text(
-        "{field}: {value} is not allowed; allowed: {allowed}", "{field}：不允许 {value}；允许：{allowed}"
-    ),
     "queued_behind": Text("Waiting: one run at a time.", "已排队：每次只运行一个。"),
     "loaded": Text("Settings loaded: {name}", "已载入设置：{name}"),
     "saved": Text("Preset saved: {name}", "预设已保存：{name}"),
@@ -225,16 +217,3 @@ def language(request: gr.Request | None) -> str:
 def say(key: str, spoken: str, **values: str) -> str:
     """A message in one language, with values filled in."""
     return getattr(WORDS[key], spoken).format(**values)
-
-
-def refusal(error: TunerError, spoken: str) -> str:
-    """The one line of an error, as plain text in the page's language."""
-    if spoken == "en" or not isinstance(error, BadInput):
-        return str(error)
-    plain = str(error)
-    _, _, rest = plain.partition(": ")
-    value, _, allowed = rest.partition(" is not allowed; allowed: ")
-    field = KNOBS[error.field].title.zh if error.field in KNOBS else error.field
-    if error.field in WORDS:
-        field = WORDS[error.field].zh
-    return say("refused", spoken, field=field, value=value, allowed=allowed)

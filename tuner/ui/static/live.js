@@ -16,7 +16,8 @@ let run = newRun();
 let about = null;
 let active = false;
 let heard = 0; // when the last event arrived, in this page's clock
-let followed = null; // the last run this page went to by itself
+let newest; // the newest run there is; undefined until the server has said
+let behind = false; // whether there are newer runs that this page has yet to show
 let timer = null;
 let turn = 0; // only the latest loop goes on
 
@@ -158,15 +159,22 @@ function forget() {
   heard = performance.now();
 }
 
+// Goes to a run that began after the one on the page, once that has ended; an older one stays if a person chose it.
+function follow(delta) {
+  if (newest !== undefined && delta.newest !== newest) behind = true;
+  newest = delta.newest;
+  if (!behind || delta.active) return;
+  const next = delta.current ?? newest;
+  behind = next !== newest;
+  if (next && next !== shown) trigger("started", { run: next });
+}
+
 async function pull() {
   const asked = shown;
   const delta = await server.poll({ run: asked ?? "", cursor });
   if (asked !== shown) return; // another run was chosen while this answer was on its way
   put("connection", "");
-  if (delta.current && delta.current !== shown && delta.current !== followed && !delta.active) {
-    followed = delta.current;
-    trigger("started", { run: delta.current });
-  }
+  follow(delta);
   if (!shown) return;
   if (delta.status === "unknown") {
     active = false;
@@ -217,7 +225,6 @@ function attach(id) {
   shown = id;
   about = null;
   active = false;
-  followed = id;
   forget();
   if (again && innerWidth < 900) element.scrollIntoView({ behavior: "smooth" });
   loop();

@@ -1,0 +1,152 @@
+"""One real server and one real Chromium for all browser tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM_ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+_START_SECONDS = 60
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tuner-home")
+
+
+@pytest.fixture(scope="session")
+def url(home: Path) -> Iterator[str]:
+    """Address of a server of its own, started as a user starts it."""
+    address = f"http://127.0.0.1:{(port := _free_port())}"
+    log = home / "server.log"
+    environment = {**os.environ, "TUNER_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, str(ROOT / "app.py"), "--port", str(port)],
+            cwd=home,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait_for(address, server, log)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(address, timeout=2).close()
+        except (urllib.error.URLError, TimeoutError):
+            time.sleep(0.1)
+        else:
+            return
+    pytest.fail(f"the server did not start:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not path or not Path(path).exists():
+        advice = "browser tests need Chromium: install the package `chromium`, or name one in CHROMIUM"
+        pytest.fail(advice) if os.environ.get("CI") == "true" else pytest.skip(advice)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def contexts(browser: Browser) -> Iterator[dict[tuple[int, int, str], BrowserContext]]:
+    """One browser context per window size and language: the page's files are fetched once for each."""
+    made: dict[tuple[int, int, str], BrowserContext] = {}
+    yield made
+    for context in made.values():
+        context.close()
+
+
+@pytest.fixture
+def open_page(
+    browser: Browser, url: str, contexts: dict[tuple[int, int, str], BrowserContext]
+) -> Iterator[OpenPage]:
+    """Opens the page as a new visitor; in the end no page may have had an error or asked another host."""
+    opened: list[BrowserContext] = []
+    errors: list[str] = []
+    external: list[str] = []
+
+    def watch(page: Page) -> None:
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on(
+            "request",
+            lambda request: request.url.startswith((url, "data:", "blob:")) or external.append(request.url),
+        )
+
+    def open_(width: int = 1440, height: int = 900, locale: str = "en-US") -> Page:
+        kind = (width, height, locale)
+        if kind not in contexts:
+            contexts[kind] = browser.new_context(viewport={"width": width, "height": height}, locale=locale)
+        context = contexts[kind]
+        context.on("page", watch)
+        opened.append(context)
+        page = context.new_page()
+        page.goto(url)
+        # Ready is when the server has said what to show: the preset of a first visit is then in the menu.
+        page.wait_for_function("document.querySelector('#preset input')?.value")
+        page.wait_for_function("document.querySelector('#live .js-plotly-plot')")
+        return page
+
+    yield open_
+    for context in opened:
+        context.remove_listener("page", watch)
+        for page in context.pages:
+            page.evaluate("localStorage.clear()")
+            page.close()
+    assert not errors
+    assert not external
+
+
+@pytest.fixture
+def page(open_page: OpenPage) -> Page:
+    return open_page()

@@ -1,0 +1,69 @@
+"""Refusals in the page's language: the errors of :mod:`tuner.errors` speak English, the page may not."""
+
+from __future__ import annotations
+
+import re
+
+from tuner.errors import BadInput, TunerError
+from tuner.settings import KNOBS
+from tuner.ui.words import WORDS
+
+_ALLOWED_ZH: tuple[tuple[str, str], ...] = (
+    (r"a multiple of (\d+) from (\d+) to (\d+) pixels", r"\2 到 \3 像素之间 \1 的倍数"),
+    (r"4k\+1 from (\d+) to (\d+): (.*)", r"\1 到 \2 之间的 4k+1：\3"),
+    (r"(-?[\d.]+) to (-?[\d.]+)(?: (?:steps|frames per second|GiB|MiB|samples|blocks|threads))?", r"\1 到 \2"),
+    (r"at most (\d+) characters", r"最多 \1 个字符"),
+    (r"a whole number", "整数"),
+    (r"a number", "数字"),
+    (r"a finite number", "有限的数字"),
+    (r"text", "文字"),
+    (r"this key is required", "必须填写"),
+    (
+        r"a PNG, JPEG, WebP, BMP or GIF picture of at most 50 million pixels",
+        "不超过 5000 万像素的 PNG、JPEG、WebP、BMP 或 GIF 图片",
+    ),
+    (r"an installed model; put its folder at (.*) \(see TUNER_MODELS\)", r"已安装的模型；请把模型文件夹放到 \1"),
+    (r"(.*), or the path of a checkpoint folder", r"\1，或模型文件夹的路径"),
+    (r"no such key; one of (.*)", r"没有这个键；可用：\1"),
+    (r"1; this file is from a newer EasyAnimate Tuner", "1；该文件来自更新版本的 EasyAnimate Tuner"),
+    (r"(?:a file of )?at most (\d+) KiB", r"不超过 \1 KiB"),
+    (r"TOML \((.*)\)", r"TOML（\1）"),
+    (
+        r"an mp4 made by EasyAnimate Tuner, or a preset file \(\.toml\)",
+        "由 EasyAnimate Tuner 生成的 mp4，或预设文件（.toml）",
+    ),
+    (
+        r"1 to 60 letters, digits, spaces and \. _ \+ - \( \), starting with a letter or digit",
+        "1 到 60 个字母、汉字、数字、空格或 . _ + - ( )，以字母、汉字或数字开头",
+    ),
+    (r"a name that no shipped preset has", "与自带预设不同的名称"),
+)
+
+
+def refusal(error: TunerError, spoken: str) -> str:
+    """The one line of an error as plain text in ``en`` or ``zh``.
+
+    What this page can cause is said in Chinese; a rare reason from elsewhere stays as it is.
+    """
+    if spoken == "en" or not isinstance(error, BadInput):
+        return str(error)
+    _, _, rest = str(error).partition(": ")
+    value, _, _ = rest.partition(" is not allowed; allowed: ")
+    return f"{_field(error.field)}：不允许 {_given(value)}；允许：{_allowed(error.allowed)}"
+
+
+def _field(name: str) -> str:
+    if name in KNOBS:
+        return KNOBS[name].title.zh
+    return WORDS[name].zh if name in WORDS else name
+
+
+def _given(value: str) -> str:
+    return "空值" if value in ("None", "'nothing'", "''") else value
+
+
+def _allowed(text: str) -> str:
+    for pattern, chinese in _ALLOWED_ZH:
+        if found := re.fullmatch(pattern, text):
+            return found.expand(chinese)
+    return text
