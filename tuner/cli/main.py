@@ -112,6 +112,25 @@ def strategies(
         print(json.dumps(result))
 
 
+@bench.command()
+def metering(
+    model: Annotated[str, typer.Option(help="Name or folder of the model.")] = "demo",
+    width: Annotated[int, typer.Option(help="Pixels.")] = 128,
+    height: Annotated[int, typer.Option(help="Pixels.")] = 128,
+    frames: Annotated[int, typer.Option(help="Video frames.")] = 49,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write JSON there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
+) -> None:
+    """What counting memory and telling events adds to the run time."""
+    from tuner.bench.metering import run as compare
+
+    result = compare(model=model, width=width, height=height, frames=frames, steps=steps, repeats=repeats, out=out)
+    if as_json:
+        print(json.dumps(result))
+
+
 @models.command("list")
 def models_list(as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False) -> None:
     """Every model with a name, and whether it is installed."""

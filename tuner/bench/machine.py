@@ -1,0 +1,61 @@
+"""On what a benchmark was measured: enough to compare two results, nothing that names the computer."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+
+import tuner
+
+
+class Machine(TypedDict):
+    """The hardware; ``gpu`` is empty where the CPU computes."""
+
+    cpu: str
+    cores: int
+    gpu: str
+
+
+class Versions(TypedDict):
+    """The software."""
+
+    python: str
+    torch: str
+    diffusers: str
+    tuner: str
+
+
+def this_machine(device: torch.device) -> Machine:
+    """The machine, and the card when ``device`` is one."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return {"cpu": _cpu_name(Path("/proc/cpuinfo")), "cores": os.cpu_count() or 1, "gpu": gpu}
+
+
+def these_versions() -> Versions:
+    """Versions of what decides speed and memory."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "diffusers": version("diffusers"),
+        "tuner": tuner.__version__,
+    }
+
+
+def today() -> str:
+    """The date, UTC, as ``2026-01-31``."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def _cpu_name(cpuinfo: Path) -> str:
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,158 @@
+"""What looking costs: ``tuner bench metering``.
+
+The same denoising and decoding, alternately without the meter, with device memory counted, and with every
+event told besides. The three are run in turn and each is compared with the unmetered run of its own round, so
+that a machine that slows down slows all of them; the medians of those ratios are the result.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tuner.bench.files import check_place, write_result
+from tuner.bench.machine import these_versions, this_machine, today
+from tuner.engine.cache import ConditionCache
+from tuner.engine.denoise import denoise, make_scheduler
+from tuner.engine.engines import Tuned
+from tuner.engine.placement import Placement
+from tuner.engine.text import encode_prompts
+from tuner.meter.events import Event, to_json
+from tuner.meter.meter import Meter
+from tuner.models.components import Components
+from tuner.models.load import load_model
+from tuner.request import Request
+from tuner.settings import Settings
+
+UNMETERED, COUNTED, TOLD = "unmetered", "memory counted", "memory counted, events told"
+BAR = {"cpu": 1.10, "cuda": 1.03}
+_STATES_BYTES = 64 * 1024**2
+
+
+def run(
+    *,
+    model: str = "demo",
+    width: int = 128,
+    height: int = 128,
+    frames: int = 49,
+    steps: int = 8,
+    repeats: int = 5,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Measure and print what metering costs.
+
+    Args:
+        model: Name or folder of the model.
+        width: Pixels.
+        height: Pixels.
+        frames: Video frames.
+        steps: Denoising steps.
+        repeats: Rounds, after one that is not counted.
+        out: Also write the result there as JSON.
+
+    Returns:
+        The result; ``median_ratio`` holds seconds with metering / seconds without.
+
+    Raises:
+        BadInput: The model is not there, a size is not allowed, or ``out`` cannot be written.
+    """
+    check_place(out)
+    request = Request(prompt="a portrait", width=width, height=height, frames=frames, steps=steps, seed=1)
+    components = load_model(model)
+    seconds = measure(request, components, repeats)
+    ratios = {
+        name: median(one / base for one, base in zip(each, seconds[UNMETERED], strict=True))
+        for name, each in seconds.items()
+        if name != UNMETERED
+    }
+    bar = BAR[components.device.type]
+    result = {
+        "bench": "metering",
+        "command": f"tuner bench metering --model {components.name} --width {width} --height {height}"
+        f" --frames {frames} --steps {steps} --repeats {repeats}",
+        "date": today(),
+        "machine": this_machine(components.device),
+        "versions": these_versions(),
+        "request": {"width": width, "height": height, "frames": frames, "steps": steps},
+        "repeats": repeats,
+        "seconds": seconds,
+        "median_ratio": ratios,
+        "allowed_ratio": bar,
+    }
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio - 1:+.1%} run time (at most {bar - 1:+.0%})")
+    if out:
+        write_result(out, result)
+    return result
+
+
+def measure(request: Request, components: Components, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each round, by how much was metered."""
+    states = _states(request, components)
+    seconds: dict[str, list[float]] = {name: [] for name in _WAYS}
+    for turn in range(repeats + 1):
+        for name, metered in _WAYS.items():
+            with metered(components.device) as meter:
+                took = _denoise_and_decode(request, components, meter, states)
+            print(f"{f'round {turn}' if turn else 'warm-up'}, {name}: {took:.2f} s", file=sys.stderr)
+            if turn:
+                seconds[name].append(took)
+    return seconds
+
+
+def _send(event: Event) -> None:
+    """What the page's worker does with an event, short of the pipe."""
+    json.dumps(to_json(event))
+
+
+_WAYS: dict[str, Callable[[torch.device], AbstractContextManager[Meter]]] = {
+    UNMETERED: lambda device: nullcontext(Meter(device)),
+    COUNTED: Meter,
+    TOLD: lambda device: Meter(device, _send),
+}
+
+
+def _states(request: Request, components: Components) -> tuple[Tensor, Tensor]:
+    placement = Placement(components.device)
+    engine = Tuned(components, Settings(), placement)
+    cache = ConditionCache(_STATES_BYTES, placement.meter.caches["conditions"])
+    prompts = [request.negative_prompt, request.prompt]
+    return encode_prompts(prompts, components, placement, cache, engine.encoder)
+
+
+def _denoise_and_decode(
+    request: Request, components: Components, meter: Meter, states: tuple[Tensor, Tensor]
+) -> float:
+    """Nearly all of a generation, by the engine's own parts; its wall seconds."""
+    placement, vae = Placement(components.device, meter), components.vae
+    engine = Tuned(components, Settings(), placement)
+    scheduler = make_scheduler(request.scheduler, components.scheduler_config, request.steps)
+    generator = torch.Generator("cpu").manual_seed(request.seed)
+    size = (
+        (request.frames - 1) // vae.temporal_compression_ratio + 1,
+        request.height // vae.spatial_compression_ratio,
+        request.width // vae.spatial_compression_ratio,
+    )
+    channels = vae.config["latent_channels"]
+    noise = torch.randn(1, channels, *size, generator=generator).to(components.dtype)
+    began = time.perf_counter()
+    with meter.stage("denoise"), engine.transformer() as transformer:
+        latents = placement.to_device(noise * scheduler.init_noise_sigma)
+        unknown = latents.new_zeros(1, channels + 1, *size)
+        latents = denoise(transformer, scheduler, latents, states, unknown, request.guidance, generator, placement)
+    with meter.stage("decode"):
+        done = 0
+        for chunk in engine.vae().decode(latents / vae.config["scaling_factor"]):
+            done += placement.to_host(chunk).shape[2]
+            meter.frames_ready(done, request.frames)
+    meter.synchronize()
+    return time.perf_counter() - began

@@ -1,0 +1,202 @@
+"""Four ways to spend memory, side by side on one request: ``tuner bench strategies``.
+
+Every round runs all of them in turn, so that a machine that slows down slows all of them; the table shows
+medians. What was encoded is forgotten before each run, so that none profits from another.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, median_high
+from typing import Any
+
+import torch
+
+from tuner.bench.files import check_place, write_result
+from tuner.bench.machine import these_versions, this_machine, today
+from tuner.bench.table import strategies_tables
+from tuner.engine.generate import Result, generate
+from tuner.errors import OutOfMemory
+from tuner.meter.measured import Measured
+from tuner.models.components import Components
+from tuner.models.load import load_model
+from tuner.request import Request
+from tuner.settings import KNOBS, Settings
+
+START_IMAGE = Path(__file__).resolve().parents[2] / "assets" / "samples" / "astronaut.jpg"
+BASELINE = "stock"
+_EVERYTHING = KNOBS["cache_capacity"].maximum
+
+STRATEGIES = {
+    BASELINE: Settings(engine="stock"),
+    "chunked": Settings(chunk_size=4, layout="chunked", cache_capacity=0.0),
+    "cached": Settings(chunk_size=4, layout="contiguous", cache_capacity=_EVERYTHING),
+    "combined": Settings(chunk_size=4, layout="interleaved", cache_capacity=_EVERYTHING, batch_size=1),
+}
+_WARM_UP_STEPS = 4
+
+
+@dataclass
+class Measurements:
+    """What one strategy cost, run after run.
+
+    Attributes:
+        name: Of the strategy.
+        settings: Its knobs.
+        runs: One entry per run that ended well.
+        difference: Largest absolute difference from the baseline's frames, video range 0..1; None without one.
+        status: ``done``, or ``out of memory`` once a run ended so.
+    """
+
+    name: str
+    settings: Settings
+    runs: list[Measured] = field(default_factory=list)
+    difference: float | None = None
+    status: str = "done"
+
+    def to_json(self, frames: int) -> dict[str, Any]:
+        """The row of the result: medians over the runs, under the names that ``tuner run --json`` uses."""
+        row = {"name": self.name, "status": self.status, "settings": self.settings.model_dump(mode="json")}
+        if self.status != "done":
+            return row
+        measured = median_of(self.runs)
+        return {
+            **row,
+            **measured,
+            "seconds_per_frame": measured["seconds"] / frames,
+            "seconds_of_each_run": [run["seconds"] for run in self.runs],
+            "largest_difference": self.difference,
+        }
+
+
+def run(
+    *,
+    model: str = "demo",
+    width: int = 128,
+    height: int = 128,
+    frames: int = 49,
+    steps: int = 8,
+    repeats: int = 1,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Measure every strategy and print the table.
+
+    Args:
+        model: Name or folder of the model.
+        width: Pixels.
+        height: Pixels.
+        frames: Video frames.
+        steps: Denoising steps.
+        repeats: Runs of each strategy, after one short run that is not counted.
+        out: Also write the result there as JSON, and the table beside it as Markdown.
+
+    Returns:
+        The result: machine, versions, date, request and one row per strategy.
+
+    Raises:
+        BadInput: The model is not there, a size is not allowed, or ``out`` cannot be written.
+    """
+    check_place(out)
+    request = Request(
+        prompt="a portrait, the camera moves closer",
+        start_image=START_IMAGE,
+        width=width,
+        height=height,
+        frames=frames,
+        steps=steps,
+        seed=1,
+    )
+    components = load_model(model)
+    rows = measure(request, components, repeats)
+    result = {
+        "bench": "strategies",
+        "command": f"tuner bench strategies --model {components.name} --width {width} --height {height}"
+        f" --frames {frames} --steps {steps} --repeats {repeats}",
+        "date": today(),
+        "machine": this_machine(components.device),
+        "versions": these_versions(),
+        "precision": str(components.dtype).removeprefix("torch."),
+        "request": {"width": width, "height": height, "frames": frames, "steps": steps, "start_image": True},
+        "repeats": repeats,
+        "rows": [row.to_json(frames) for row in rows],
+    }
+    tables = strategies_tables(result)
+    print(tables)
+    if out:
+        write_result(out, result, tables)
+    return result
+
+
+def measure(request: Request, components: Components, repeats: int) -> list[Measurements]:
+    """Run every strategy ``repeats`` times in turn; one that runs out of memory is not tried again."""
+    rows = [Measurements(name, settings) for name, settings in STRATEGIES.items()]
+    short = request.replace(steps=min(request.steps, _WARM_UP_STEPS))
+    reference: torch.Tensor | None = None
+    for turn in range(repeats + 1):
+        for row in rows:
+            if row.status != "done":
+                continue
+            try:
+                result = _one_run(
+                    request if turn else short,
+                    row,
+                    components,
+                    f"run {turn} of {repeats}:" if turn else "warm-up:",
+                )
+            except OutOfMemory as error:
+                row.status = error.status
+                print(error, file=sys.stderr)
+                continue
+            if turn:
+                if row.name == BASELINE and reference is None:
+                    reference = result.frames
+                row.runs.append(result.measured)
+                row.difference = _larger(row.difference, largest_difference(result.frames, reference))
+    return rows
+
+
+def _one_run(request: Request, row: Measurements, components: Components, turn: str) -> Result:
+    """A whole generation, the mp4 and all, that finds nothing encoded."""
+    components.encodings.clear()
+    print(f"{turn} {row.name} ... ", end="", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        result = generate(request, row.settings, components, return_frames=True, output_dir=folder)
+    print(f"{result.measured['seconds']:.2f} s", file=sys.stderr)
+    return result
+
+
+def largest_difference(frames: torch.Tensor | None, reference: torch.Tensor | None) -> float | None:
+    """Largest absolute difference between two clips ``[B, T, H, W, 3]``; None when one is missing."""
+    if frames is None or reference is None:
+        return None
+    return (frames - reference).abs().max().item()
+
+
+def _larger(one: float | None, other: float | None) -> float | None:
+    return max((value for value in (one, other) if value is not None), default=None)
+
+
+def median_of(runs: Sequence[Measured]) -> Measured:
+    """The median of every figure over runs of the same request with the same settings."""
+    first = runs[0]
+    return {
+        "peak_allocated_bytes": median_high(run["peak_allocated_bytes"] for run in runs),
+        "peak_reserved_bytes": median_high(run["peak_reserved_bytes"] for run in runs),
+        "fragmentation": median(run["fragmentation"] for run in runs),
+        "seconds": median(run["seconds"] for run in runs),
+        "step_seconds": [median(step) for step in zip(*(run["step_seconds"] for run in runs), strict=True)],
+        "stages": [
+            {
+                "name": stages[0]["name"],
+                "seconds": median(stage["seconds"] for stage in stages),
+                "peak_allocated_bytes": median_high(stage["peak_allocated_bytes"] for stage in stages),
+            }
+            for stages in zip(*(run["stages"] for run in runs), strict=True)
+        ],
+        "transfers": first["transfers"],
+        "cache": first["cache"],
+    }
