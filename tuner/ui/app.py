@@ -22,6 +22,7 @@ from tuner.ui.words import translations
 
 TITLE = "EasyAnimate Tuner"
 MAX_UPLOAD = "100mb"
+_MOST_PORTS = 65535
 _SWEEP_SECONDS, _KEPT_SECONDS = 3600, 86400
 
 
@@ -70,6 +71,8 @@ def launch(host: str = "127.0.0.1", port: int = 7860, data_dir: str | Path | Non
     Raises:
         BadInput: The data directory cannot be used, or the port is taken.
     """
+    if not 1 <= port <= _MOST_PORTS:
+        raise BadInput("port", port, f"1 to {_MOST_PORTS}")
     with Registry(data_dir) as registry:
         place = registry.store.data_dir
         os.environ.setdefault("GRADIO_TEMP_DIR", str(place / "uploads"))
@@ -77,6 +80,6 @@ def launch(host: str = "127.0.0.1", port: int = 7860, data_dir: str | Path | Non
         try:
             blocks.launch(server_name=host, server_port=port, prevent_thread_lock=True, **options)
         except OSError:
-            raise BadInput("port", port, "a free port of this computer, 1 to 65535") from None
+            raise BadInput("address", f"{host}:{port}", "an address of this computer with a free port") from None
         print(f"{TITLE}: http://{host}:{port}", flush=True)
         blocks.block_thread()

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import gradio as gr
 
 from tuner.errors import BadInput
-from tuner.meter.events import LEVELS, STAGES
+from tuner.meter.events import STAGES
 from tuner.models.registry import find_model
 from tuner.runs import Registry, RunRecord
 from tuner.ui.knobs import cache_scale
@@ -20,7 +20,7 @@ from tuner.ui.words import WORDS, both
 
 _SCRIPT_WORDS = (
     "allocated reserved host card_memory seconds_per_step since_start step frame left first now of seed waiting "
-    "frames_unit steps_unit reconnecting"
+    "frames_unit steps_unit weights features reconnecting"
 )
 _MARKUP_WORDS = (
     "peak total_time step_time transfers cache_hits fragmentation no_video idle_hint download stage stage_time "
@@ -30,7 +30,7 @@ _MARKUP_WORDS = (
 
 def script_words() -> dict[str, dict[str, str]]:
     """The words that the live view's script puts on the page, by key and language."""
-    keys = [*_SCRIPT_WORDS.split(), *LEVELS, *(f"stage_{stage.replace(' ', '_')}" for stage in STAGES)]
+    keys = [*_SCRIPT_WORDS.split(), *(f"stage_{stage.replace(' ', '_')}" for stage in STAGES)]
     keys += [key for key in WORDS if key.startswith("status_")]
     return {key: WORDS[key]._asdict() for key in keys}
 

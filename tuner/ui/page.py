@@ -87,7 +87,11 @@ class Page:
             self._keep_draft(event(handler, inputs, outputs, **_QUIET).then)
         knobs = sidebar.knobs
         asked = [sidebar.model, knobs["cache_capacity"], sidebar.scaled_for]
-        self._keep_draft(sidebar.model.input(self._change_model, asked, self.panel.model_outputs, **_QUIET).then)
+        self._keep_draft(
+            sidebar.model.input(
+                self._change_model, asked, self.panel.model_outputs, preprocess=False, **_QUIET
+            ).then
+        )
         knobs["engine"].input(
             self._note_knobs, [knobs["engine"], sidebar.scaled_for], list(knobs.values()), **_QUIET
         )
@@ -189,6 +193,8 @@ class Page:
         return self.panel.show_preset(preset, None, self.info.name)
 
     def _change_model(self, asker: gr.Request, model: str, capacity: float, scaled_for: str) -> Any:
+        if model == scaled_for:  # the menu also tells when it is left
+            return gr.skip()
         try:
             return self.panel.change_model(model, capacity, scaled_for)
         except TunerError as error:

@@ -71,7 +71,6 @@ WORDS: dict[str, Text] = {
     "transfers": Text("Transfers", "传输"),
     "cache_hits": Text("Cache hits", "缓存命中"),
     "fragmentation": Text("Fragmentation", "碎片率"),
-    "at_peak": Text("at the peak", "峰值时"),
     "now": Text("now", "当前"),
     "of": Text("of", "共"),
     "left": Text("left in this stage", "本阶段剩余"),
@@ -82,7 +81,6 @@ WORDS: dict[str, Text] = {
     "first": Text("first", "首步"),
     "weights": Text("weights", "权重"),
     "features": Text("features", "特征"),
-    "conditions": Text("conditions", "条件"),
     "waiting": Text("waiting, place", "排队，第"),
     "reconnecting": Text("Server not reached; trying again …", "无法连接服务器，正在重试……"),
     "idle_hint": Text(

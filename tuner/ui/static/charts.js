@@ -22,7 +22,7 @@ function makeCharts(box, one) {
   const style = (name) => getComputedStyle(box).getPropertyValue(name).trim();
   let unit = { name: "GiB", bytes: GIB };
   let cardBytes = 0;
-  let drawn = { points: 0, steps: 0 };
+  let drawn = { points: 0, steps: 0, stages: "", now: 0 };
   let ready = Promise.resolve();
 
   const narrow = () => box.clientWidth < 520;
@@ -163,7 +163,7 @@ function makeCharts(box, one) {
     begin(run, memoryUnit, card) {
       unit = memoryUnit;
       cardBytes = card;
-      drawn = { points: run.time.length, steps: run.steps.length };
+      drawn = { points: run.time.length, steps: run.steps.length, stages: "", now: 0 };
       return then(() => Plotly.newPlot(box, traces(run), layout(run, run.at), config()));
     },
     append(run, now) {
@@ -186,7 +186,12 @@ function makeCharts(box, one) {
           drawn.steps = run.steps.length;
           await Plotly.extendTraces(box, { x: [fresh.x], y: [fresh.y], width: [fresh.width] }, [3]);
         }
-        await Plotly.relayout(box, { shapes: [...stageShapes(run, now), ...cardLine()] });
+        // Bands cost a drawing of their own: with each stage, and once a second while one lasts.
+        const stages = run.stages.map((stage) => stage.name).join() + (run.measured || run.failure ? "." : "");
+        if (stages !== drawn.stages || now - drawn.now > 1) {
+          Object.assign(drawn, { stages, now });
+          await Plotly.relayout(box, { shapes: [...stageShapes(run, now), ...cardLine()] });
+        }
       });
     },
     // Other colours or another language, the same points.

@@ -1,7 +1,7 @@
 // One run, live: pulls what is new with a cursor, and shows it as tiles, curves, clip and stages.
 // Tells Python of two moments only: "started" (another run began) and "finished" (this one ended).
 
-const PERIOD = { active: 200, idle: 1500, hidden: 3000 };
+const PERIOD = { active: 250, idle: 1500, hidden: 3000 };
 const words = props.words;
 const language = () => document.documentElement.dataset.language || "en";
 const one = (key) => words[key]?.[language()] ?? key;
