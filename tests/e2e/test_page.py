@@ -92,7 +92,10 @@ def test_tune_generate_watch_play_export(page: Page, client: Client, tmp_path: P
     assert live["run"] == run
     assert int(live["points"]) >= 20
     assert int(live["steps"]) == 5
-    assert len(drawn(page, 0)) == int(live["points"])
+    for line in range(3):
+        assert len(drawn(page, line)) == len(drawn(page, line, "y")) == int(live["points"])
+    corners = page.locator("#live .js-line").first.get_attribute("d") or ""
+    assert len(re.findall("[LHV]", corners)) >= 10, "the curve is on the screen"
     assert all(seconds > 0 for seconds in drawn(page, 3, "y"))
     assert re.fullmatch(r"[\d.]+ MiB", page.locator("[data-k=peak]").inner_text())
 
@@ -255,14 +258,19 @@ def test_presets_are_saved_described_and_deleted(page: Page, home: Path) -> None
 
 
 def test_history_shows_a_run_again_and_gives_its_settings_back(page: Page, client: Client) -> None:
-    old, new = (
-        client.predict(prompt=word, settings={"chunk_size": size}, request=QUICK, api_name="/run")["run"]
-        for word, size in (("older", 1), ("newer", 4))
-    )
+    page.locator("#knob-chunk_size").get_by_text("1", exact=True).click()
+    page.locator("#samples button").first.click()
+    expect(page.locator("#start-image img")).to_be_visible()
+    fill(page, prompt="older", **QUICK)
+    old = generate(page)
+    ended(page)
+    new = client.predict(prompt="newer", request=QUICK, api_name="/run")["run"]
     page.wait_for_function(
         "id => document.querySelector('#live [data-run]')?.dataset.run === id", arg=new, timeout=60_000
     )
     ended(page)
+    page.locator("#start-image button[aria-label='Remove Image']").click()
+    fill(page, prompt="now")
     row = page.locator(f"#runs tr[data-run='{old}']")
     row.locator("[data-do=show]").click()
     page.wait_for_function("id => document.querySelector('#live [data-run]').dataset.run === id", arg=old)
@@ -270,6 +278,7 @@ def test_history_shows_a_run_again_and_gives_its_settings_back(page: Page, clien
     row.locator("[data-do=reuse]").click()
     expect(page.locator("#prompt textarea")).to_have_value("older")
     expect(page.locator("#knob-chunk_size label.selected")).to_have_text("1")
+    expect(page.locator("#start-image img")).to_be_visible()
 
 
 def test_zoom_survives_new_points(page: Page) -> None:

@@ -58,7 +58,8 @@ def about(record: RunRecord, machine: Machine) -> dict[str, Any]:
         scale = cache_scale(0)
     request = {name: record.request.get(name) for name in ("width", "height", "frames", "fps", "steps", "seed")}
     card_bytes = machine.memory_bytes if machine.device == "cuda" else 0
-    return {**request, "unit": scale.unit, "unit_bytes": scale.unit_bytes, "card_bytes": card_bytes}
+    head = {"model": record.model, "preset": record.preset}
+    return {**head, **request, "unit": scale.unit, "unit_bytes": scale.unit_bytes, "card_bytes": card_bytes}
 
 
 def poller(registry: Registry, machine: Machine) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -14,7 +15,7 @@ from tuner.request import open_picture
 from tuner.runs import Registry
 from tuner.settings import Settings
 from tuner.ui import drafts, history
-from tuner.ui.form import Form, sample_pictures
+from tuner.ui.form import PICTURES, Form, sample_pictures
 from tuner.ui.library import Library
 from tuner.ui.live import live_view
 from tuner.ui.machine import Machine
@@ -63,8 +64,10 @@ class Page:
         for button in (sidebar.generate, generate_top):
             button.click(self._generate, self.panel.inputs, self.seen, preprocess=False, **_QUIET)
         sidebar.cancel.click(self._cancel, self.live, self.seen, **_QUIET)
-        for moment in (self.live.started, self.live.finished, self.history.show):
+        for moment in (self.live.started, self.history.show):
             moment(self._show_run, None, self.seen, **_QUIET)
+        # What is shown stays as it is: the page may be on its way to the next run.
+        self.live.finished(self._look_again, self.live, self.seen[1:], **_QUIET)
         runs_tab.select(self._refresh, self.live, self.history, **_QUIET)
         for name, picture in form.pictures.items():
             picture.upload(self._check_picture(name), picture, picture, preprocess=False, **_QUIET)
@@ -148,6 +151,9 @@ class Page:
     def _show_run(self, event: gr.EventData) -> Any:
         return self._view(event.run)
 
+    def _look_again(self, shown: str | None) -> Any:
+        return self._view(shown)[1:]
+
     def _refresh(self, shown: str | None) -> str:
         return self._table(shown or "")
 
@@ -167,6 +173,9 @@ class Page:
         if record is None:
             return gr.skip()
         fields = {name: record.request[name] for name in self.panel.form.fields if name in record.request}
+        for name in PICTURES:
+            kept = fields.get(name)
+            fields[name] = kept if kept and Path(kept).is_file() else None
         try:
             updates = self.panel.show(record.model, Settings(**record.settings), fields)
         except TunerError as error:

@@ -169,22 +169,20 @@ function makeCharts(box, one) {
     append(run, now) {
       return then(async () => {
         if (run.time.length > MOST_POINTS) thin(run, MOST_POINTS / 2);
-        if (run.time.length && (!drawn.points || run.time.length < drawn.points)) {
-          // The first points, or fewer than before: a line that had none is not extended, it would stay hidden.
+        if (run.time.length < drawn.points) {
           const lines = traces(run).slice(0, 3);
           drawn.points = run.time.length;
           await Plotly.restyle(box, { x: lines.map((t) => t.x), y: lines.map((t) => t.y) }, [0, 1, 2]);
-        } else if (run.time.length > drawn.points) {
-          const time = run.time.slice(drawn.points);
-          const values = (name, bytes) => run[name].slice(drawn.points).map((value) => value / bytes);
-          drawn.points = run.time.length;
-          const y = [values("allocated", unit.bytes), values("reserved", unit.bytes), values("host", GIB)];
-          await Plotly.extendTraces(box, { x: [time, time, time], y }, [0, 1, 2]);
         }
-        if (run.steps.length > drawn.steps) {
+        if (run.time.length > drawn.points || run.steps.length > drawn.steps) {
+          const from = drawn.points;
           const fresh = bars(run.steps.slice(drawn.steps));
-          drawn.steps = run.steps.length;
-          await Plotly.extendTraces(box, { x: [fresh.x], y: [fresh.y], width: [fresh.width] }, [3]);
+          Object.assign(drawn, { points: run.time.length, steps: run.steps.length });
+          const time = run.time.slice(from);
+          const values = (name, bytes) => run[name].slice(from).map((value) => value / bytes);
+          const lines = [values("allocated", unit.bytes), values("reserved", unit.bytes), values("host", GIB)];
+          box.data[3].width.push(...fresh.width); // with the others it would cost a drawing of its own
+          await Plotly.extendTraces(box, { x: [time, time, time, fresh.x], y: [...lines, fresh.y] }, [0, 1, 2, 3]);
         }
         // Bands cost a drawing of their own: with each stage, and once a second while one lasts.
         const stages = run.stages.map((stage) => stage.name).join() + (run.measured || run.failure ? "." : "");

@@ -78,8 +78,9 @@ function showStatus(delta) {
   pill.dataset.status = status;
   const { text, share, left } = active ? progress() : { text: "", share: status === "done" ? 1 : null, left: null };
   const waiting = status === "queued" ? `${two("waiting")} ${delta.queue_position}` : "";
-  put("stage", waiting || (stage && active ? two(`stage_${stage.name.replace(" ", "_")}`) : ""));
-  put("progress", text);
+  const making = stage && active ? two(`stage_${stage.name.replace(" ", "_")}`) : "";
+  put("stage", waiting || making || escaped(about?.model ?? ""));
+  put("progress", active ? text : escaped(about?.preset ?? ""));
   put("left", left !== null && left > 0 ? `${clock(left)} ${two("left")}` : "");
   slot("bar").classList.toggle("moving", active && share === null);
   slot("bar").firstElementChild.style.width = share === null ? "" : `${100 * share}%`;
