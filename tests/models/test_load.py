@@ -219,11 +219,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "config of a wrong type": (
         lambda root: change_json(root / "transformer/config.json", num_layers="six"),
-        ["transformer/config.json", "TypeError"],
+        ["transformer/config.json, num_layers", "'six'", "a whole number"],
     ),
     "config of no use": (
         lambda root: change_json(root / "vae/config.json", norm_num_groups=0),
-        ["vae/config.json", "valid model config"],
+        ["vae/config.json, norm_num_groups", "a whole number from 1"],
     ),
     "missing tensor": (
         lambda root: change_tensors(root / TRANSFORMER, lambda held: held.pop("proj_out.bias")),
@@ -231,7 +231,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "missing text stream": (
         lambda root: change_tensors(root / TRANSFORMER, lambda h: h.pop("transformer_blocks.1.attn2.to_q.weight")),
-        [str(TRANSFORMER), "transformer_blocks.1.attn1.add_q_proj.weight"],
+        [str(TRANSFORMER), "transformer_blocks.1.attn2.to_q.weight", "missing"],
     ),
     "unexpected tensor": (
         lambda root: change_tensors(root / VAE, lambda held: held.update({"extra.weight": torch.zeros(2)})),
@@ -246,7 +246,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "wrong shape": (
         lambda root: change_tensors(root / TRANSFORMER, lambda held: held.update({"proj.bias": torch.zeros(7)})),
-        [str(TRANSFORMER), "proj.bias [7]", "[192]"],
+        [str(TRANSFORMER), "proj.bias", "[7]", "[192]"],
     ),
     "another architecture": (
         lambda root: change_json(root / "transformer/config.json", ref_channels=16),
@@ -259,11 +259,43 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ),
         ["transformer/config.json", "text_embed_dim", "64"],
     ),
-    "V5.1": (
-        lambda root: change_json(
-            root / "model_index.json", text_encoder=["transformers", "Qwen2VLForConditionalGeneration"]
+    "a text encoder of another kind": (
+        lambda root: change_json(root / "text_encoder/config.json", model_type="clip_text_model"),
+        ["text_encoder/config.json, model_type", "bert", "qwen2_vl"],
+    ),
+    "config that builds nothing": (
+        lambda root: change_json(root / "vae/config.json", down_block_types=["NoSuchBlock"] * 4),
+        ["vae/config.json", "valid model config"],
+    ),
+    "heads the rotary embedding cannot split": (
+        lambda root: change_json(root / "transformer/config.json", attention_head_dim=24),
+        ["transformer/config.json, attention_head_dim", "a multiple of 16"],
+    ),
+    "a width that is true": (
+        lambda root: change_json(root / "transformer/config.json", text_embed_dim=True),
+        ["transformer/config.json, text_embed_dim", "a whole number"],
+    ),
+    "an epsilon that is text": (
+        lambda root: change_json(root / "transformer/config.json", norm_eps="1e-5"),
+        ["transformer/config.json, norm_eps", "a number above 0"],
+    ),
+    "more layers than any model has": (
+        lambda root: change_json(root / "text_encoder_2/config.json", num_layers=10**9),
+        ["text_encoder_2/config.json, num_layers", "512"],
+    ),
+    "a text config of a wrong type": (
+        lambda root: change_json(root / "text_encoder/config.json", hidden_act=7),
+        ["text_encoder/config.json"],
+    ),
+    "a scheduler that cannot be": (
+        lambda root: change_json(root / "scheduler/scheduler_config.json", beta_start="much"),
+        ["scheduler/scheduler_config.json, beta_start", "a number above 0"],
+    ),
+    "weights that are whole numbers": (
+        lambda root: change_tensors(
+            root / VAE, lambda held: held.update({"quant_conv.bias": held["quant_conv.bias"].to(torch.int32)})
         ),
-        ["model_index.json", "text_encoder", "BertModel"],
+        [str(VAE), "quant_conv.bias", "I32", "BF16"],
     ),
 }
 

@@ -14,10 +14,10 @@ from typing import Annotated
 import typer
 
 from tuner import __version__
+from tuner.cli.models import ModelsDir, models
 from tuner.cli.presets import presets
 from tuner.cli.run import run
 from tuner.errors import BadInput, Cancelled, OutOfMemory, TunerError
-from tuner.models.registry import list_models
 from tuner.runs.endings import ending_of
 
 CANCELLED = 130
@@ -30,7 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 bench = typer.Typer(help="Measure what the knobs do on this machine.")
-models = typer.Typer(help="The models that can be run.")
 app.command()(run)
 app.add_typer(bench, name="bench")
 app.add_typer(presets, name="presets")
@@ -84,6 +83,7 @@ def ui(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where runs and presets are kept; TUNER_HOME or your data directory.")
     ] = None,
+    models_dir: ModelsDir = None,
 ) -> None:
     """Serve the page."""
     from tuner.ui.app import launch
@@ -129,29 +129,3 @@ def metering(
     result = compare(model=model, width=width, height=height, frames=frames, steps=steps, repeats=repeats, out=out)
     if as_json:
         print(json.dumps(result))
-
-
-@models.command("list")
-def models_list(as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False) -> None:
-    """Every model with a name, and whether it is installed."""
-    found = list_models()
-    if as_json:
-        rows = [
-            {
-                "name": info.name,
-                "title": info.title.en,
-                "path": str(info.path) if info.path else None,
-                "parameters": info.parameters,
-                "width": info.width,
-                "height": info.height,
-                "frames": info.frames,
-                "steps": info.steps,
-                "fps": info.fps,
-            }
-            for info in found
-        ]
-        print(json.dumps({"models": rows}))
-        return
-    for info in found:
-        place = str(info.path) if info.path else "not installed"
-        print(f"{info.name:24} {info.parameters / 1e6:8,.1f} M parameters  {info.title.en:36} {place}")

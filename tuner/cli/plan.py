@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tuner.cli.presets import find_preset
 from tuner.errors import BadInput
+from tuner.models.download import available
 from tuner.models.registry import find_model
 from tuner.presets import Preset
 from tuner.request import Request, open_picture
@@ -48,7 +51,6 @@ def make_plan(model: str, preset: str, knobs: Sequence[str], flags: Mapping[str,
     start = find_preset(preset)[1] if preset else Preset(name="")
     model = model or start.model or _DEFAULT_MODEL
     info = find_model(model)
-    info.folder()
     defaults = {name: getattr(info, name) for name in ("width", "height", "frames", "steps", "fps")}
     given = {name: value for name, value in flags.items() if value is not None}
     request = Request(**{**defaults, **start.request.given, **given})
@@ -58,4 +60,26 @@ def make_plan(model: str, preset: str, knobs: Sequence[str], flags: Mapping[str,
         if (picture := getattr(request, field)) is not None:
             open_picture(field, picture)
     settings = start.settings.replace(**dict(parse_knob(knob) for knob in knobs))
+    available(info)  # last, as it may be a long download
     return Plan(model, request, settings, start.name)
+
+
+def parse_lora(text: str) -> tuple[Path, float]:
+    """A LoRA file and its weight from ``FILE`` or ``FILE=WEIGHT``.
+
+    Raises:
+        BadInput: There is no such file, or the weight is no number.
+    """
+    path, weight = Path(text).expanduser(), "1"
+    if not path.is_file():
+        name, _, weight = text.rpartition("=")
+        path = Path(name or text).expanduser()
+    if not path.is_file():
+        raise BadInput("--lora", path, "an existing .safetensors file, or FILE=WEIGHT")
+    try:
+        number = float(weight)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadInput("--lora", text, "FILE=WEIGHT with a number as the weight")
+    return path, number

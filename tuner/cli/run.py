@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tuner.cli.plan import Plan, make_plan
+from tuner.cli.models import ModelsDir
+from tuner.cli.plan import Plan, make_plan, parse_lora
 from tuner.cli.progress import Progress
 from tuner.cli.record import Record
 from tuner.errors import BadInput
@@ -91,6 +92,15 @@ def run(
             "--set", metavar="KNOB=VALUE", help=f"Set a knob; may be repeated. Knobs: {', '.join(KNOBS)}."
         ),
     ] = None,
+    loras: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora",
+            metavar="FILE[=WEIGHT]",
+            help="Add a LoRA to the transformer, 1 of it or WEIGHT; may be repeated.",
+        ),
+    ] = None,
+    models_dir: ModelsDir = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the clip; made when missing.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
@@ -111,10 +121,11 @@ def run(
         "scheduler": scheduler,
         "noise_aug_strength": noise_aug_strength,
     }
+    added = [parse_lora(text) for text in loras or []]
     plan = make_plan(model, preset, knobs or [], flags)
     with _working_folder(out) as folder, Record(plan) as record:
         try:
-            finished = _generate(plan, folder, record, quiet)
+            finished = _generate(plan, added, folder, record, quiet)
             video = _put(folder / _VIDEO, out, record.run_id)
             record.finish(finished, video)
         except BaseException as error:
@@ -153,7 +164,7 @@ def _report(
     }
 
 
-def _generate(plan: Plan, folder: Path, record: Record, quiet: bool) -> Finished:
+def _generate(plan: Plan, loras: list[tuple[Path, float]], folder: Path, record: Record, quiet: bool) -> Finished:
     """Load the model and make the clip in ``folder``; what the engine said at its end."""
     ends: list[Finished] = []
     began = time.perf_counter()
@@ -171,7 +182,7 @@ def _generate(plan: Plan, folder: Path, record: Record, quiet: bool) -> Finished
         from tuner.engine.generate import generate
         from tuner.models.load import load_model
 
-        components = load_model(plan.model, plan.settings)
+        components = load_model(plan.model, plan.settings, loras=loras)
         loaded = time.perf_counter() - began
         with _stoppable() as should_stop:
             generate(

@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel, T5Config, T5EncoderModel
 
 from tuner.models.demo_words import sentences, word_pieces
+from tuner.models.files import weight_stem
 from tuner.models.keys import to_original
-from tuner.models.weights import weight_stem
 
 SEED = 20241122
 _TOKENS = 77

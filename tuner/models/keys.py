@@ -7,6 +7,9 @@ added projections. Everything else has one name.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+
+from tuner.models.weights import Naming
 
 _RENAMED = {
     "to_q": "add_q_proj",
@@ -36,3 +39,9 @@ def to_original(key: str) -> str:
     if found is None or found[2] not in _ORIGINAL:
         return key
     return f"{found[1]}.attn2.{_ORIGINAL[found[2]]}.{found[3]}"
+
+
+def transformer_naming(keys: Collection[str]) -> Naming:
+    """The names in a transformer's files, the original's or diffusers'."""
+    original = any(to_diffusers(key) != key for key in keys)
+    return Naming(to_diffusers, to_original if original else str)

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import difflib
-import json
-import math
 import os
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
 from platformdirs import user_data_path
 
 from tuner.errors import BadInput
+from tuner.models.files import MODEL_INDEX
+from tuner.models.headers import read_header
+from tuner.models.layout import Family, family_of, is_whole, model_parts
 from tuner.request import MAX_FRAMES
 from tuner.settings import Text
 
 _DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
 _DEMO_TITLE = Text("Demo (tiny, runs on any computer)", "演示（微型，任何电脑可运行）")
 _BILLION = 10**9
+
+
+@dataclass(frozen=True)
+class Download:
+    """A repository on the Hugging Face hub.
+
+    Attributes:
+        repository: Its publisher and name.
+        gigabytes: What its files take, about.
+    """
+
+    repository: str
+    gigabytes: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,8 @@ class ModelInfo:
         parameters: Parameters of the transformer.
         cache_bytes: Bytes of all transformer blocks at the default precision; ``cache_capacity`` can use no more.
         max_frames: Most video frames one clip can have.
+        family: Which EasyAnimate it is.
+        download: Where it can be had from; None for the demo and for folders.
     """
 
     name: str
@@ -50,38 +66,62 @@ class ModelInfo:
     parameters: int
     cache_bytes: int
     max_frames: int = MAX_FRAMES
+    family: Family = "v5"
+    download: Download | None = None
 
     def folder(self) -> Path:
         """``path``, for who needs the files.
 
         Raises:
-            BadInput: The model is not installed; the message says where to put it.
+            BadInput: The model is not installed; the message says what to put where.
         """
         if self.path is None:
-            place = models_dir() / self.name
-            raise BadInput("model", self.name, f"an installed model; put its folder at {place} (see TUNER_MODELS)")
+            raise self.absent(f"or download it: tuner models download {self.name}")
         return self.path
+
+    def absent(self, otherwise: str) -> BadInput:
+        """What to raise where the model is not on this machine: which files, how large, and where they go."""
+        files = ", ".join([MODEL_INDEX, *(f"{part}/" for part in model_parts(self.family))])
+        source = f"of {self.download.repository}, about {self.download.gigabytes} GB" if self.download else "of it"
+        place = f"{models_dir() / self.name} (or where TUNER_MODELS says)"
+        allowed = f"an installed model; put {files} ({source}) into {place}; {otherwise}"
+        return BadInput("model", self.name, allowed)
 
 
 @dataclass(frozen=True)
 class _Known:
-    """A published model: the folder name it is published under, and its transformer's sizes."""
+    """A published model: the folder name it is published under, its size there, and its transformer's sizes."""
 
     title: Text
     published: str
+    gigabytes: int
+    family: Family
     parameters: int
     block_parameters: int
 
 
 _MMDIT_BLOCK, _SINGLE_BLOCK = 245_471_744, 132_197_632
+_BLOCKS_7B, _BLOCKS_12B = 18 * _MMDIT_BLOCK + 18 * _SINGLE_BLOCK, 48 * _MMDIT_BLOCK
+_PUBLISHER = "alibaba-pai"
+
+
+def _published(family: Family, size: str, gigabytes: int, parameters: int, block_parameters: int) -> _Known:
+    name = f"EasyAnimate{family.upper()}"
+    return _Known(
+        title=Text(f"{name} {size.upper()} InP", f"{name} {size.upper()} 图生视频"),
+        published=f"{name}-{size}-zh-InP",
+        gigabytes=gigabytes,
+        family=family,
+        parameters=parameters,
+        block_parameters=block_parameters,
+    )
+
 
 _KNOWN = {
-    "easyanimate-v5-7b-inp": _Known(
-        title=Text("EasyAnimateV5 7B InP", "EasyAnimateV5 7B 图生视频"),
-        published="EasyAnimateV5-7b-zh-InP",
-        parameters=6_813_097_536,
-        block_parameters=18 * _MMDIT_BLOCK + 18 * _SINGLE_BLOCK,
-    ),
+    "easyanimate-v5-7b-inp": _published("v5", "7b", 22, 6_813_097_536, _BLOCKS_7B),
+    "easyanimate-v5-12b-inp": _published("v5", "12b", 34, 11_797_692_480, _BLOCKS_12B),
+    "easyanimate-v5.1-7b-inp": _published("v5.1", "7b", 30, 6_814_670_912, _BLOCKS_7B),
+    "easyanimate-v5.1-12b-inp": _published("v5.1", "12b", 39, 11_799_265_856, _BLOCKS_12B),
 }
 
 
@@ -125,7 +165,7 @@ def _folder(name_or_path: str | Path) -> Path | None:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    return (path / "model_index.json").is_file()
+    return (path / MODEL_INDEX).is_file()
 
 
 def _installed(*places: Path) -> Path | None:
@@ -133,14 +173,32 @@ def _installed(*places: Path) -> Path | None:
 
 
 def _known(name: str, known: _Known) -> ModelInfo:
-    path = _installed(models_dir() / name, models_dir() / known.published)
-    return _info(name, known.title, path, known.parameters, known.block_parameters)
+    repository = f"{_PUBLISHER}/{known.published}"
+    path = _installed(models_dir() / name, models_dir() / known.published) or _cached(repository)
+    return replace(
+        _info(name, known.title, path, known.parameters, known.block_parameters),
+        family=known.family,
+        download=Download(repository, known.gigabytes),
+    )
+
+
+def _cached(repository: str) -> Path | None:
+    """The newest snapshot in the Hugging Face cache, if every weight file of it is there."""
+    for name in (repository, f"{repository}-diffusers"):
+        index = try_to_load_from_cache(name, MODEL_INDEX)
+        if isinstance(index, str) and is_whole(Path(index).parent):
+            return Path(index).parent
+    return None
 
 
 def _from_folder(name: str, title: Text, path: Path | None) -> ModelInfo:
     files = sorted((path / "transformer").glob("*.safetensors")) if path else []
     counts = [_count(file) for file in files]
-    return _info(name, title, path, sum(every for every, _ in counts), sum(blocks for _, blocks in counts))
+    info = _info(name, title, path, sum(every for every, _ in counts), sum(blocks for _, blocks in counts))
+    try:
+        return replace(info, family=family_of(path)) if path else info
+    except BadInput:
+        return info  # loading names what is wrong with it
 
 
 def _info(name: str, title: Text, path: Path | None, parameters: int, block_parameters: int) -> ModelInfo:
@@ -166,10 +224,8 @@ def _info(name: str, title: Text, path: Path | None, parameters: int, block_para
 def _count(file: Path) -> tuple[int, int]:
     """Parameters of a safetensors file, and how many of them are in transformer blocks, from its header."""
     try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, 100_000_000)))
-        sizes = {name: math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError):
+        entries = read_header(file).entries
+    except BadInput:
         return 0, 0  # loading names what is wrong with it
-    return sum(sizes.values()), sum(size for name, size in sizes.items() if name.startswith("transformer_blocks."))
+    blocks = (entry.numel for name, entry in entries.items() if name.startswith("transformer_blocks."))
+    return sum(entry.numel for entry in entries.values()), sum(blocks)

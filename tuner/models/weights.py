@@ -1,140 +1,149 @@
-"""Fill a module with the tensors of a safetensors folder, each read once."""
+"""Fill a module with the tensors of a checkpoint part, each read once."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from tuner.errors import BadInput
+from tuner.models.files import label, weight_files
+from tuner.models.tensors import TensorFile, open_tensors
 
-_Source = tuple[Path, str, Any]  # file, name in it, reader
-
-
-def label(path: Path) -> str:
-    """``path`` as messages name it: model folder, part, file."""
-    return "/".join(path.parts[-3:])
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``.
+def _same(name: str) -> str:
+    return name
 
-    Raises:
-        BadInput: The file is missing or holds no JSON object.
+
+@dataclass(frozen=True)
+class Naming:
+    """How the files of one checkpoint call a module's tensors.
+
+    Attributes:
+        inward: From a name in the file to the module's; None for a tensor that is known and not needed.
+        outward: From the module's name to the file's.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(label(path), "missing file", "a complete checkpoint folder; copy this file again") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(label(path), str(error), "a JSON file") from None
-    if not isinstance(values, dict):
-        raise BadInput(label(path), values, "a JSON object")
-    return values
+
+    inward: Callable[[str], str | None] = _same
+    outward: Callable[[str], str] = _same
 
 
-def weight_stem(folder: Path) -> str:
-    """Name of the weight files of one part of a checkpoint, without suffix: transformers' or diffusers'."""
-    return "model" if folder.name.startswith("text_encoder") else "diffusion_pytorch_model"
+@dataclass(frozen=True)
+class Part:
+    """One module of a model and the folder that fills it.
 
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one part of a checkpoint, single or sharded.
-
-    Raises:
-        BadInput: There are none, or one that the index names is missing.
+    Attributes:
+        folder: Such as ``transformer/``.
+        module: Its parameters may be on the meta device.
+        naming: Told from the names in the files.
+        tied: Module names that repeat another tensor; optional in the file.
+        keep_float32: Parameters under a submodule of this name stay float32 where float16 is wanted.
     """
-    files = [folder / f"{weight_stem(folder)}.safetensors"]
-    index = folder / f"{weight_stem(folder)}.safetensors.index.json"
-    if index.is_file():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict) or not shards:
-            raise BadInput(label(index), "no weight_map", "the index of a sharded safetensors checkpoint")
-        files = [folder / Path(str(name)).name for name in sorted(set(shards.values()))]
-    for file in files:
-        if not file.is_file():
-            raise BadInput(label(file), "missing file", "a complete checkpoint folder; copy this file again")
-    return files
+
+    folder: Path
+    module: torch.nn.Module
+    naming: Callable[[Collection[str]], Naming] = lambda keys: Naming()
+    tied: Mapping[str, str] = field(default_factory=dict)
+    keep_float32: str = ""
 
 
-def fill(
-    module: torch.nn.Module,
-    folder: Path,
-    dtype: torch.dtype,
-    *,
-    rename: Callable[[str], str] = str,
-    tied: Mapping[str, str] | None = None,
-    keep_float32: str = "",
-) -> None:
-    """Put the tensors of ``folder`` into ``module`` (whose parameters may be on the meta device).
+@dataclass(frozen=True)
+class Source:
+    """A tensor of a file: ``key`` is its name there."""
 
-    Every name and shape is checked against the file headers before the first byte of a tensor is read.
+    file: TensorFile
+    key: str
+
+
+def fill(part: Part, dtype: torch.dtype, allow_pickle: bool = False) -> None:
+    """Put a folder's tensors into its module, which ends up in eval mode, without gradients.
+
+    Every name, shape and kind is checked against the file headers before the first byte of a tensor is read.
 
     Args:
-        module: What to fill; ends up in eval mode, without gradients.
-        folder: Part of a checkpoint, such as ``transformer/``.
+        part: What to fill, and from where.
         dtype: Of the weights afterwards, whatever the file holds.
-        rename: From a name in the file to a name in the module.
-        tied: Module names that repeat another tensor; optional in the file.
-        keep_float32: Parameters under a submodule of this name stay float32.
+        allow_pickle: Also read ``.bin`` files.
 
     Raises:
         BadInput: A file is missing or damaged, or a tensor is missing, unexpected or of another shape.
     """
-    tied = tied or {}
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items() if name not in tied}
-    ignored = {*tied, *(name for name, _ in module.named_buffers())} - wanted.keys()
-    files = weight_files(folder)
-    with ExitStack() as stack:
-        sources: dict[str, _Source] = {}
-        for file in files:
-            reader = _opened(stack, file)
-            for key in reader.keys():  # noqa: SIM118  # a reader is no mapping
-                name = rename(key)
-                if name in sources:
-                    raise BadInput(label(file), f"tensor {key} once more", "each tensor once")
-                if name not in ignored:
-                    sources[name] = (file, key, reader)
-        _check(wanted, sources, files)
-        tensors = {}
-        for name, (file, key, reader) in sources.items():
-            kept = keep_float32 and keep_float32 in name.split(".")
-            tensors[name] = _read(reader, file, key, torch.float32 if kept else dtype)
-    for repeat, name in tied.items():
+    sources, findings = match(part, [open_tensors(file) for file in weight_files(part.folder, allow_pickle)])
+    if findings:
+        raise findings[0]
+    tensors = {}
+    for name, source in _in_file_order(sources):
+        wide = dtype == torch.float16 and part.keep_float32 and part.keep_float32 in name.split(".")
+        tensors[name] = source.file.read(source.key, torch.float32 if wide else dtype)
+    for repeat, name in part.tied.items():
         tensors[repeat] = tensors[name]
-    module.load_state_dict(tensors, assign=True)
-    module.requires_grad_(False).eval()
+    part.module.load_state_dict(tensors, assign=True)
+    part.module.requires_grad_(False).eval()
 
 
-def _opened(stack: ExitStack, file: Path) -> Any:
-    try:
-        return stack.enter_context(safe_open(file, framework="pt"))
-    except (SafetensorError, OSError) as error:
-        raise BadInput(label(file), str(error), "a whole safetensors file; copy it again") from None
+def wanted_shapes(part: Part) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that a part's files must have, by the module's names."""
+    state = part.module.state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if name not in part.tied}
 
 
-def _check(wanted: dict[str, tuple[int, ...]], sources: dict[str, _Source], files: list[Path]) -> None:
-    where = label(files[0]) if len(files) == 1 else label(files[0].parent)
-    for name, shape in wanted.items():
-        if name not in sources:
-            raise BadInput(where, f"no tensor {name}", "every tensor its config.json asks for")
-        file, key, reader = sources[name]
-        found = tuple(reader.get_slice(key).get_shape())
-        if found != shape:
-            raise BadInput(label(file), f"{key} {list(found)}", f"{list(shape)}, as its config.json says")
-    for name, (file, key, _) in sources.items():
-        if name not in wanted:
-            raise BadInput(label(file), f"tensor {key}", "only tensors that its config.json asks for")
+def match(part: Part, files: list[TensorFile]) -> tuple[dict[str, Source], list[BadInput]]:
+    """What fills each of the module's tensors, and everything that is wrong with it.
+
+    Returns:
+        Sources by the module's names, and the findings in the order a reader would want them.
+    """
+    wanted = wanted_shapes(part)
+    ignored = {*part.tied, *(name for name, _ in part.module.named_buffers())} - wanted.keys()
+    naming = part.naming([key for file in files for key in file.entries])
+    sources: dict[str, Source] = {}
+    findings: list[BadInput] = []
+    for file in files:
+        for key in file.entries:
+            name = naming.inward(key)
+            if name is None or name in ignored:
+                continue
+            if name in sources:
+                findings.append(_wrong(file.path, key, "is there once more", "each tensor once"))
+            sources.setdefault(name, Source(file, key))
+    where = files[0].path if len(files) == 1 else part.folder
+    findings.extend(
+        _wrong(where, naming.outward(name), "missing", "every tensor its config.json asks for")
+        for name in wanted
+        if name not in sources
+    )
+    for name in [name for name in sources if name not in wanted]:
+        source = sources.pop(name)
+        findings.append(
+            _wrong(source.file.path, source.key, "unexpected", "only tensors that its config.json asks for")
+        )
+    for name, source in sources.items():
+        findings.extend(_misfits(source, wanted[name]))
+    return sources, sorted(findings, key=lambda finding: finding.value != "missing")
 
 
-def _read(reader: Any, file: Path, key: str, dtype: torch.dtype) -> torch.Tensor:
-    try:
-        # A copy even in the same dtype: the reader's tensor is a window on the mapped file.
-        return reader.get_tensor(key).to(dtype, copy=True)
-    except (SafetensorError, OSError) as error:
-        raise BadInput(label(file), f"{key}: {error}", "a whole safetensors file; copy it again") from None
+def _misfits(source: Source, wanted: tuple[int, ...]) -> Iterator[BadInput]:
+    entry = source.file.entries[source.key]
+    if entry.shape != wanted:
+        allowed = f"{list(wanted)}, as its config.json says"
+        yield _wrong(source.file.path, source.key, f"shape {list(entry.shape)}", allowed)
+    if entry.dtype not in _FLOATS:
+        yield _wrong(source.file.path, source.key, entry.dtype, f"weights in one of {', '.join(_FLOATS)}")
+
+
+def _wrong(path: Path, key: str, found: str, allowed: str) -> BadInput:
+    return BadInput(f"{label(path)}, tensor {key}", found, allowed)
+
+
+def _in_file_order(sources: Mapping[str, Source]) -> Iterator[tuple[str, Source]]:
+    by_file: defaultdict[int, dict[str, tuple[str, Source]]] = defaultdict(dict)
+    for name, source in sources.items():
+        by_file[id(source.file)][source.key] = (name, source)
+    for named in by_file.values():
+        file = next(iter(named.values()))[1].file
+        yield from (named[key] for key in file.entries if key in named)
