@@ -73,3 +73,22 @@ def test_a_request_goes_into_json_by_the_names_of_its_pictures(tmp_path):
     saved = request.model_dump(mode="json")
     assert saved["start_image"] == str(tmp_path / "a.png")
     assert saved["end_image"] == "picture in memory"
+
+
+CLIP = np.zeros((9, 16, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"mask": CLIP[0]}, "mask"),
+        ({"strength": 0.5}, "strength"),
+        ({"source_video": CLIP}, "source_video"),
+        ({"source_video": CLIP[0], "strength": 0.5}, "source_video"),
+        ({"source_video": CLIP, "strength": 0.5, "start_image": CLIP[0]}, "start_image"),
+        ({"num_clips": 0}, "num_clips"),
+    ],
+)
+def test_fields_that_do_not_fit_together_are_refused(values, field):
+    with pytest.raises(BadInput, match=f"^{field}: "):
+        Request(**values)

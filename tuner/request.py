@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from PIL import Image, ImageOps
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, model_validator
 
 from tuner.checked import Checked
 from tuner.errors import BadInput
@@ -19,6 +19,7 @@ MAX_FRAMES = 49
 
 Scheduler = Literal["ddim", "euler", "euler-a", "dpm++", "pndm", "unipc", "flow"]
 Picture = str | Path | Image.Image | np.ndarray
+Clip = str | Path | np.ndarray
 
 
 def open_picture(field: str, picture: Picture) -> Image.Image:
@@ -105,6 +106,17 @@ def _picture(field: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _clip(value: Any) -> Any:
+    if value is None or (isinstance(value, str) and not value):
+        return None
+    is_array = isinstance(value, np.ndarray)
+    if is_array and not (value.dtype == np.uint8 and value.ndim == 4 and value.shape[3] == 3):
+        raise BadInput("source_video", f"array {value.dtype}{list(value.shape)}", "a uint8 array [T, H, W, 3]")
+    if not isinstance(value, Clip):
+        raise BadInput("source_video", value, "the path of a video file or a uint8 array [T, H, W, 3]")
+    return value
+
+
 def _picture_name(value: Picture | None) -> str | None:
     if value is None or isinstance(value, str | Path):
         return str(value) if value is not None else None
@@ -130,7 +142,11 @@ class Request(Checked):
         guidance: Classifier-free guidance scale; 1 or less runs one branch only.
         seed: Seed of the starting noise.
         scheduler: Sampler; None takes the checkpoint's own.
-        noise_aug_strength: Noise added to the start and end pictures before they are encoded.
+        noise_aug_strength: Noise added to given pictures before they are encoded.
+        num_clips: Clips to make, with the seeds ``seed``, ``seed + 1``, ...
+        source_video: Clip to change: path or uint8 ``[T, H, W, 3]``; needs a mask or a strength below 1.
+        mask: Picture that is white where the source clip is made anew; the rest of it is kept.
+        strength: How much of the source clip is noised away; 1 starts from noise alone.
 
     Raises:
         BadInput: A value is not allowed.
@@ -149,3 +165,22 @@ class Request(Checked):
     seed: Annotated[int, _within("seed", 0, 2**32 - 1)] = 43
     scheduler: Scheduler | None = None
     noise_aug_strength: Annotated[float, _within("noise_aug_strength", 0, 1)] = 0.0563
+    num_clips: Annotated[int, _within("num_clips", 1, 16, " clips")] = 1
+    source_video: Annotated[Clip | None, BeforeValidator(_clip), _PictureName] = None
+    mask: Annotated[Picture | None, _picture("mask"), _PictureName] = None
+    strength: Annotated[float, _within("strength", 0.01, 1)] = 1.0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.source_video is None:
+            if self.mask is not None:
+                raise BadInput("mask", "a picture", "given together with source_video")
+            if self.strength < 1:
+                raise BadInput("strength", self.strength, "1 without a source_video")
+            return self
+        for field in ("start_image", "end_image"):
+            if getattr(self, field) is not None:
+                raise BadInput(field, "a picture", "given without source_video")
+        if self.mask is None and self.strength == 1:
+            raise BadInput("source_video", "alone", "given with a mask, or with a strength below 1")
+        return self

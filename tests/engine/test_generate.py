@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import tuner
+from tuner.engine import VaeRunner
 from tuner.errors import BadInput, Cancelled, OutOfMemory
 from tuner.meter.events import Failed, Finished, FramesReady, StageStarted, StepDone
 from tuner.presets import read_preset
@@ -64,6 +65,49 @@ def test_every_kind_of_request_gives_the_frames_of_stock(demo, change):
     tuned = made(demo, tuner.Settings(batch_size=1, cache_capacity=0.0, chunk_size=1), request)
     assert tuned.frames.shape == (1, request.frames, 48, 32, 3)
     assert (tuned.frames - stock.frames).abs().max() < 1e-4
+
+
+CLIP = np.random.default_rng(0).integers(0, 256, (9, 48, 32, 3), dtype=np.uint8)
+MASK = np.zeros((48, 32, 3), np.uint8)
+MASK[:24] = 255
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source_video": CLIP, "mask": MASK},
+        {"source_video": CLIP, "strength": 0.5},
+        {"source_video": CLIP, "mask": MASK, "strength": 0.5, "scheduler": "euler"},
+    ],
+    ids=["mask", "strength", "both"],
+)
+def test_a_source_clip_is_changed_the_same_way_by_every_engine(demo, change):
+    request = SMALL.replace(start_image=None, steps=4, **change)
+    stock = made(demo, tuner.Settings(engine="stock"), request)
+    tuned = made(demo, tuner.Settings(batch_size=1, cache_capacity=0.0, chunk_size=1), request)
+    assert (tuned.frames - stock.frames).abs().max() < 1e-4
+    assert len(tuned.measured["step_seconds"]) == (4 if request.strength == 1 else 2)
+
+
+def test_less_strength_keeps_more_of_the_source_clip(demo):
+    pixels = torch.from_numpy(CLIP).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    source = VaeRunner(demo.vae, tuner.Settings(), "cpu").encode(pixels) * demo.vae.config["scaling_factor"]
+    request = SMALL.replace(start_image=None, steps=10, source_video=CLIP, strength=0.1)
+    far = made(demo, request=request.replace(strength=0.9)).latents - source
+    near = made(demo, request=request).latents - source
+    assert near.square().mean() < far.square().mean() / 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 6])
+def test_several_clips_are_those_of_the_seeds_that_follow(demo, tmp_path, batch_size):
+    settings = tuner.Settings(batch_size=batch_size)
+    together = made(demo, settings, SMALL.replace(num_clips=3), output_dir=tmp_path)
+    assert together.frames.shape == (3, 9, 48, 32, 3)
+    assert [path.name for path in together.videos] == ["video.mp4", "video-2.mp4", "video-3.mp4"]
+    for number, path in enumerate(together.videos):
+        alone = made(demo, settings, SMALL.replace(seed=5 + number))
+        assert (together.frames[number] - alone.frames[0]).abs().max() < 1e-4
+        assert read_preset(path).request.seed == 5 + number
 
 
 def stage_peak(result, name):

@@ -61,15 +61,41 @@ def make_scheduler(name: str | None, config: dict[str, Any], steps: int) -> Any:
     return scheduler
 
 
+def starting_point(scheduler: Any, noise: Tensor, source: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
+    """Where denoising begins.
+
+    Args:
+        scheduler: From :func:`make_scheduler`.
+        noise: ``[B, 16, t, h, w]``.
+        source: Latents of a clip to begin with, ``[1, 16, t, h, w]``; None begins with noise alone.
+        strength: With a source, the part of the steps that are taken.
+
+    Returns:
+        The timesteps to take, and the latents to take them from.
+    """
+    times = scheduler.timesteps
+    if source is None:
+        return times, noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    skipped = len(times) - max(1, int(len(times) * strength))
+    times = times[skipped:]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(skipped)
+    clips = source.expand_as(noise)
+    mix = scheduler.scale_noise if hasattr(scheduler, "scale_noise") else None
+    first = times[:1].repeat(len(noise))
+    return times, mix(clips, first, noise) if mix else scheduler.add_noise(clips, noise, first)
+
+
 @torch.no_grad()
 def denoise(
     transformer: Denoiser,
     scheduler: Any,
+    timesteps: Tensor,
     latents: Tensor,
     states: tuple[Tensor, Tensor],
     inpaint: Tensor,
     guidance: float,
-    generator: torch.Generator,
+    generators: list[torch.Generator],
     placement: Placement,
 ) -> Tensor:
     """Run every step.
@@ -77,29 +103,29 @@ def denoise(
     Args:
         transformer: Predicts for a batch.
         scheduler: From :func:`make_scheduler`.
-        latents: Noise ``[1, 16, t, h, w]`` on the device, scaled by the scheduler's ``init_noise_sigma``.
-        states: The text encoders' states for the guidance branches: negative then positive, or positive.
-        inpaint: Mask and masked video ``[1, 17, t, h, w]`` on the device.
+        timesteps: Those to take, from :func:`starting_point`.
+        latents: Where to begin, ``[B, 16, t, h, w]`` on the device.
+        states: The text encoders' states: ``B`` for the prompt, before them ``B`` for the negative one if guided.
+        inpaint: Mask and masked video ``[B, 17, t, h, w]`` on the device.
         guidance: Classifier-free guidance scale, used when there are two branches.
-        generator: Of the noise that ancestral samplers add.
+        generators: One per clip, of the noise that ancestral samplers add.
         placement: Copies the timesteps to the device, once.
 
     Returns:
         Latents after the last step.
     """
-    branches = len(states[0])
-    inpaint = inpaint.expand(branches, *inpaint.shape[1:])
+    branches = len(states[0]) // len(latents)
+    inpaint = torch.cat([inpaint] * branches)
     # The original rounds timesteps to the latents' dtype before they are embedded.
-    times = placement.to_device(scheduler.timesteps.to(latents.dtype))
+    times = placement.to_device(timesteps.to(latents.dtype))
     takes = inspect.signature(scheduler.step).parameters
-    extra = {"generator": generator} if "generator" in takes else {}
-    for index, time in enumerate(scheduler.timesteps):
+    extra = {"generator": generators} if "generator" in takes else {}
+    for index, time in enumerate(timesteps):
         with placement.meter.step(index + 1, len(times)):
-            noisy = latents
+            noisy = torch.cat([latents] * branches)
             if hasattr(scheduler, "scale_model_input"):
-                noisy = scheduler.scale_model_input(latents, time)
-            noisy = noisy.expand(branches, *noisy.shape[1:])
-            noise = transformer(noisy, times[index].expand(branches), *states, inpaint)
+                noisy = scheduler.scale_model_input(noisy, time)
+            noise = transformer(noisy, times[index].expand(len(noisy)), *states, inpaint)
             if branches == 2:
                 without, with_prompt = noise.chunk(2)
                 noise = without + guidance * (with_prompt - without)

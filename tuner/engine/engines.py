@@ -16,6 +16,7 @@ from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTra
 from torch import Tensor, nn
 
 from tuner.engine.denoise import Denoiser
+from tuner.engine.encoders import Encode, streamed_encoder
 from tuner.engine.placement import Placement
 from tuner.engine.transformer import TransformerRunner
 from tuner.engine.vae import VaeRunner
@@ -39,8 +40,8 @@ class Engine(Protocol):
         """What holds for the whole run."""
         ...
 
-    def encoder(self, encoder: nn.Module) -> AbstractContextManager[None]:
-        """A text encoder on the device."""
+    def encoder(self, encoder: nn.Module) -> AbstractContextManager[Encode]:
+        """A text encoder, ready to be called."""
         ...
 
     def transformer(self) -> AbstractContextManager[Denoiser]:
@@ -61,8 +62,8 @@ class Tuned:
     def resident(self) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def encoder(self, encoder: nn.Module) -> AbstractContextManager[None]:
-        return on_device(encoder, self._placement)
+    def encoder(self, encoder: nn.Module) -> AbstractContextManager[Encode]:
+        return streamed_encoder(encoder, self._settings, self._placement)
 
     @contextmanager
     def transformer(self) -> Iterator[Denoiser]:
@@ -92,8 +93,12 @@ class Stock:
                 stack.enter_context(on_device(module, self._placement))
             yield None
 
-    def encoder(self, encoder: nn.Module) -> AbstractContextManager[None]:
-        return nullcontext()
+    def encoder(self, encoder: nn.Module) -> AbstractContextManager[Encode]:
+        def encode(ids: Tensor) -> Tensor:
+            with torch.no_grad():
+                return encoder(self._placement.to_device(ids))[0]
+
+        return nullcontext(encode)
 
     def transformer(self) -> AbstractContextManager[Denoiser]:
         return nullcontext(_StockTransformer(self._components.transformer))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from tuner.engine.cache import ConditionCache
-from tuner.engine.denoise import denoise, make_scheduler
+from tuner.engine.conditions import inpaint_latents, source_latents
+from tuner.engine.denoise import denoise, make_scheduler, starting_point
 from tuner.engine.engines import ENGINES, Engine
-from tuner.engine.pictures import digest, fitted_pictures, known_frames, mask_latents, masked_video
 from tuner.engine.placement import Placement
+from tuner.engine.run import Run
 from tuner.engine.text import encode_prompts
 from tuner.engine.video import VideoWriter, unit_range
 from tuner.errors import BadInput, OutOfMemory, TunerError
@@ -35,16 +36,18 @@ class Result:
     """What a generation gives.
 
     Attributes:
-        latents: ``[1, 16, t, h, w]`` after the last step, on the host.
-        frames: float32 ``[1, T, H, W, 3]`` in 0..1 before 8-bit rounding, if asked for.
-        video: Path of the mp4, if one was written.
+        latents: ``[clips, 16, t, h, w]`` after the last step, on the host.
+        frames: float32 ``[clips, T, H, W, 3]`` in 0..1 before 8-bit rounding, if asked for.
+        video: Path of the first clip's mp4, if one was written.
         measured: What the run cost.
+        videos: Paths of all clips' mp4s.
     """
 
     latents: Tensor
     frames: Tensor | None
     video: Path | None
     measured: Measured
+    videos: list[Path]
 
 
 def generate(
@@ -58,16 +61,16 @@ def generate(
     output_dir: str | Path | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Result:
-    """Make one clip.
+    """Make a clip, or several of one prompt.
 
     Args:
         request: What to make.
         settings: How to make it.
         components: The model, from :func:`tuner.load_model`; keeps what was encoded for the next run.
         on_event: Receives everything that happens (see :mod:`tuner.meter.events`).
-        initial_latents: Noise ``[1, 16, t, h, w]`` before the scheduler's scaling; by default from the seed.
+        initial_latents: Noise ``[clips, 16, t, h, w]`` before the scheduler's scaling; by default from the seeds.
         return_frames: Also return the frames as floats.
-        output_dir: Write ``video.mp4`` into this folder.
+        output_dir: Write ``video.mp4`` (further clips: ``video-2.mp4``, ...) into this folder.
         should_stop: Asked between blocks, steps and chunks; True cancels the run.
 
     Raises:
@@ -81,37 +84,53 @@ def generate(
         _check(settings, components)
         placement = Placement(components.device, meter)
         engine: Engine = ENGINES[settings.engine](components, settings, placement)
+        encoded = ConditionCache(_HOST_CACHE_BYTES, meter.caches["conditions"], components.encodings)
+        run = Run(request, settings, components, placement, engine, encoded)
         with meter.host():
             scheduler = make_scheduler(request.scheduler, components.scheduler_config, request.steps)
-            generator = torch.Generator("cpu").manual_seed(request.seed)
-            noise = _noise(request, components, generator, initial_latents)
-        encoded = ConditionCache(_HOST_CACHE_BYTES, meter.caches["conditions"], components.encodings)
+            generators = [torch.Generator("cpu").manual_seed(seed) for seed in run.seeds]
+            noise = run.noise(generators, initial_latents)
 
         with engine.resident():
             with meter.stage("encode text"):
-                prompts = [request.negative_prompt] if request.guidance > _GUIDED else []
-                states = encode_prompts([*prompts, request.prompt], components, placement, encoded, engine.encoder)
+                branches = (
+                    [request.negative_prompt, request.prompt] if request.guidance > _GUIDED else [request.prompt]
+                )
+                prompts = [prompt for prompt in branches for _ in generators]
+                states = encode_prompts(prompts, components, placement, encoded, engine.encoder)
             with meter.stage("encode image"):
-                inpaint = _inpaint_latents(request, settings, components, placement, engine, encoded, noise)
+                inpaint = inpaint_latents(run, noise)
+                source = source_latents(run, noise.dtype)
             with meter.stage("denoise"), engine.transformer() as transformer:
-                latents = placement.to_device(noise * scheduler.init_noise_sigma)
+                with meter.host():
+                    times, start = starting_point(scheduler, noise, source, request.strength)
+                latents = placement.to_device(start)
                 latents = denoise(
-                    transformer, scheduler, latents, states, inpaint, request.guidance, generator, placement
+                    transformer,
+                    scheduler,
+                    times,
+                    latents,
+                    states,
+                    inpaint,
+                    request.guidance,
+                    generators,
+                    placement,
                 )
             del states, inpaint
-            with _writer(request, settings, components, output_dir) as writer:
+            kept = placement.to_host(latents)
+            with ExitStack() as open_writers:
+                writers = [open_writers.enter_context(writer) for writer in _writers(run, output_dir)]
                 with meter.stage("decode"):
-                    kept, frames = _decode(
-                        engine, latents, components, request.frames, placement, writer, return_frames
-                    )
+                    frames = _decode(run, latents, writers, return_frames)
                     del latents
-                if writer:
+                if writers:
                     with meter.stage("write"):
-                        writer.finish()
+                        for writer in writers:
+                            writer.finish()
 
-    measured, video = meter.measured(), writer.path if writer else None
-    meter.tell(Finished(meter.seconds, dict(measured), str(video) if video else None))
-    return Result(kept, frames, video, measured)
+    measured, videos = meter.measured(), [writer.path for writer in writers]
+    meter.tell(Finished(meter.seconds, dict(measured), str(videos[0]) if videos else None))
+    return Result(kept, frames, videos[0] if videos else None, measured, videos)
 
 
 def _check(settings: Settings, components: Components) -> None:
@@ -122,100 +141,42 @@ def _check(settings: Settings, components: Components) -> None:
         )
 
 
-def _noise(request: Request, components: Components, generator: torch.Generator, given: Tensor | None) -> Tensor:
-    """The starting noise ``[1, 16, t, h, w]`` on the host, before the scheduler's scaling."""
-    vae = components.vae
-    shape = (
-        1,
-        vae.config["latent_channels"],
-        (request.frames - 1) // vae.temporal_compression_ratio + 1,
-        request.height // vae.spatial_compression_ratio,
-        request.width // vae.spatial_compression_ratio,
-    )
-    if given is None:
-        return torch.randn(shape, generator=generator).to(components.dtype)
-    if tuple(given.shape) != shape:
-        raise BadInput("initial_latents", list(given.shape), f"a tensor of shape {list(shape)}")
-    return given.to("cpu", components.dtype)
-
-
-def _inpaint_latents(
-    request: Request,
-    settings: Settings,
-    components: Components,
-    placement: Placement,
-    engine: Engine,
-    encoded: ConditionCache,
-    noise: Tensor,
-) -> Tensor:
-    """Mask and masked video for the transformer, ``[1, 17, t, h, w]`` on the device; zeros for text-to-video."""
-    meter, vae = placement.meter, components.vae
-    pictures = fitted_pictures(request, settings.workers)
-    if not pictures:
-        _, channels, *size = noise.shape
-        return torch.zeros(1, channels + 1, *size, dtype=noise.dtype, device=placement.device)
-
-    def make() -> tuple[Tensor]:
-        with meter.host():
-            generator = torch.Generator("cpu").manual_seed(request.seed)
-            strength = request.noise_aug_strength
-            video = masked_video(pictures, request.frames, strength, generator, noise.dtype)
-        return (placement.to_host(engine.vae().encode(video) * vae.config["scaling_factor"]),)
-
-    what = (
-        digest(pictures),
-        request.frames,
-        request.noise_aug_strength,
-        request.noise_aug_strength and request.seed,
-    )
-    how = (settings.engine, settings.layout, settings.chunk_size)
-    (latents,) = encoded.get(("pictures", what, how), make)
+def _decode(run: Run, latents: Tensor, writers: list[VideoWriter], return_frames: bool) -> Tensor | None:
+    """The frames if wanted; each chunk goes to its clip's writer while the next one decodes."""
+    meter, done, total = run.meter, 0, run.request.frames * len(latents)
+    clips: list[list[Tensor]] = []
+    for number, clip in enumerate(latents / run.scaling_factor):
+        clips.append([])
+        for chunk in run.engine.vae().decode(clip[None]):
+            on_host = run.placement.to_host(chunk)
+            del chunk
+            with meter.host():
+                if writers:
+                    writers[number].add(on_host)
+                if return_frames:
+                    clips[-1].append(unit_range(on_host))
+            done += on_host.shape[2]
+            meter.frames_ready(done, total)
     with meter.host():
-        known = known_frames(pictures, request.frames)
-        mask = mask_latents(known, latents.shape, vae.config["scaling_factor"]).to(latents.dtype)
-        inpaint = torch.cat([mask, latents], dim=1)
-    return placement.to_device(inpaint)
+        return torch.cat([torch.cat(chunks, dim=1) for chunks in clips]) if return_frames else None
 
 
-def _decode(
-    engine: Engine,
-    latents: Tensor,
-    components: Components,
-    total: int,
-    placement: Placement,
-    writer: VideoWriter | None,
-    return_frames: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Latents on the host, and the frames if wanted; each chunk goes to the writer while the next one decodes."""
-    meter, done, frames = placement.meter, 0, []
-    kept = placement.to_host(latents)
-    for chunk in engine.vae().decode(latents / components.vae.config["scaling_factor"]):
-        on_host = placement.to_host(chunk)
-        del chunk
-        with meter.host():
-            if writer:
-                writer.add(on_host)
-            if return_frames:
-                frames.append(unit_range(on_host))
-        done += on_host.shape[2]
-        meter.frames_ready(done, total)
-    with meter.host():
-        return kept, torch.cat(frames, dim=1) if frames else None
-
-
-def _writer(
-    request: Request, settings: Settings, components: Components, output_dir: str | Path | None
-) -> AbstractContextManager[VideoWriter | None]:
+def _writers(run: Run, output_dir: str | Path | None) -> list[VideoWriter]:
+    """One per clip, each with the preset that makes this clip alone."""
     if output_dir is None:
-        return nullcontext()
-    preset = Preset(
-        name="made with this clip",
-        model=components.name,
-        settings=settings,
-        request=PresetRequest.of(request),
-    )
-    path = Path(output_dir) / "video.mp4"
-    return VideoWriter(path, request.width, request.height, request.fps, dump_preset(preset), settings.workers)
+        return []
+    writers, request = [], run.request
+    for number, seed in enumerate(run.seeds):
+        preset = Preset(
+            name="made with this clip",
+            model=run.components.name,
+            settings=run.settings,
+            request=PresetRequest.of(request.replace(seed=seed, num_clips=1)),
+        )
+        path = Path(output_dir) / (f"video-{number + 1}.mp4" if number else "video.mp4")
+        size = request.width, request.height
+        writers.append(VideoWriter(path, *size, request.fps, dump_preset(preset), run.settings.workers))
+    return writers
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,76 +13,152 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from tuner.request import Request, open_picture
+from tuner.errors import BadInput
+from tuner.request import Clip, Picture, Request, open_picture
 
 _UNKNOWN = -1.0
+_MASK_WHITE = 240
 
 
-def fitted_pictures(request: Request, workers: int) -> dict[str, np.ndarray]:
-    """The request's start and end pictures, each uint8 ``[H, W, 3]`` in the clip's size.
+@dataclass(frozen=True)
+class Given:
+    """The frames of a clip that are given.
 
-    A picture of another shape is scaled to cover the clip and cropped around its centre.
+    Attributes:
+        frames: Pixels by frame number, uint8 ``[H, W, 3]`` in the clip's size.
+        keep: Which pixels of them are kept, bool ``[H, W]``; None keeps all.
+    """
+
+    frames: dict[int, np.ndarray]
+    keep: np.ndarray | None = None
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal pixels at equal places."""
+        sha = hashlib.sha256(b"" if self.keep is None else self.keep.tobytes())
+        for number, pixels in sorted(self.frames.items()):
+            sha.update(str(number).encode())
+            sha.update(pixels.tobytes())
+        return sha.hexdigest()
+
+
+def given_frames(request: Request, workers: int) -> Given | None:
+    """What the request's pictures, or its source clip and mask, give of the clip; None when they give nothing.
 
     Raises:
-        BadInput: A picture is missing, no picture, or too large.
+        BadInput: A picture or clip is missing, damaged, too large or too short.
     """
-    given = {"start_image": request.start_image, "end_image": request.end_image}
-    wanted = {field: picture for field, picture in given.items() if picture is not None}
+    if request.source_video is not None:
+        if request.mask is None:
+            return None
+        frames = source_frames(request, workers)
+        mask = _fitted("mask", request.mask, request).convert("L")
+        return Given(dict(enumerate(frames)), np.asarray(mask) < _MASK_WHITE)
+    wanted: dict[int, tuple[str, Picture]] = {}
+    if request.end_image is not None:
+        wanted[request.frames - 1] = ("end_image", request.end_image)
+    if request.start_image is not None:  # also when there is but one frame
+        wanted[0] = ("start_image", request.start_image)
+    if not wanted:
+        return None
 
-    def fit(field: str) -> np.ndarray:
-        picture = open_picture(field, wanted[field])
-        return np.asarray(ImageOps.fit(picture, (request.width, request.height), Image.Resampling.BICUBIC))
+    def fit(given: tuple[str, Picture]) -> np.ndarray:
+        return np.asarray(_fitted(*given, request))
 
     with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
-        return dict(zip(wanted, pool.map(fit, wanted), strict=True))
+        return Given(dict(zip(wanted, pool.map(fit, wanted.values()), strict=True)))
 
 
-def digest(pictures: dict[str, np.ndarray]) -> str:
-    """Equal for equal pictures."""
-    sha = hashlib.sha256()
-    for field, pixels in sorted(pictures.items()):
-        sha.update(field.encode())
-        sha.update(pixels.tobytes())
-    return sha.hexdigest()
+def source_frames(request: Request, workers: int) -> list[np.ndarray]:
+    """The request's source clip at its frame rate and size, each frame uint8 ``[H, W, 3]``.
+
+    Raises:
+        BadInput: The clip is missing, no clip, or too short.
+    """
+    assert request.source_video is not None
+    pictures = list(_clip_pictures(request.source_video, request.frames, request.fps))
+    if len(pictures) < request.frames:
+        allowed = f"a clip of at least {request.frames} frames at {request.fps} frames per second"
+        raise BadInput("source_video", f"{len(pictures)} frames", allowed)
+    with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
+        return list(pool.map(lambda picture: np.asarray(_fit(picture, request)), pictures))
 
 
-def known_frames(pictures: dict[str, np.ndarray], frames: int) -> Tensor:
-    """1 where a frame is given and 0 where the model makes it: float32 ``[1, 1, frames, 1, 1]``."""
-    known = torch.zeros(1, 1, frames, 1, 1)
-    if "start_image" in pictures:
-        known[:, :, 0] = 1
-    if "end_image" in pictures:
-        known[:, :, -1] = 1
+def _clip_pictures(clip: Clip, frames: int, fps: int) -> Iterator[Image.Image]:
+    """At most ``frames`` pictures of ``clip``, ``1 / fps`` seconds apart."""
+    if isinstance(clip, np.ndarray):
+        yield from (Image.fromarray(pixels) for pixels in clip[:frames])
+        return
+    import av
+    from av.error import FFmpegError
+
+    allowed = "an existing mp4, WebM or other video file"
+    try:
+        with av.open(str(clip)) as container:
+            if not container.streams.video:
+                raise BadInput("source_video", clip, allowed)
+            found = 0
+            for frame in container.decode(video=0):
+                while found < frames and (frame.time or 0.0) >= found / fps - 1e-6:
+                    yield frame.to_image()
+                    found += 1
+                if found == frames:
+                    return
+    except (OSError, FFmpegError):
+        raise BadInput("source_video", clip, allowed) from None
+
+
+def _fitted(field: str, picture: Picture, request: Request) -> Image.Image:
+    return _fit(open_picture(field, picture), request)
+
+
+def _fit(picture: Image.Image, request: Request) -> Image.Image:
+    """Scaled to cover the clip and cropped around its centre; kept to the bit when it has the clip's size."""
+    return ImageOps.fit(picture, (request.width, request.height), Image.Resampling.BICUBIC)
+
+
+def known_pixels(given: Given, frames: int) -> Tensor:
+    """1 where the clip is given and 0 where the model makes it: float32 ``[1, 1, frames, 1 or H, 1 or W]``."""
+    keep = torch.ones(1, 1) if given.keep is None else torch.from_numpy(given.keep).float()
+    known = torch.zeros(1, 1, frames, *keep.shape)
+    for number in given.frames:
+        known[0, 0, number] = keep
     return known
 
 
 def masked_video(
-    pictures: dict[str, np.ndarray],
-    frames: int,
-    noise_strength: float,
-    generator: torch.Generator,
-    dtype: torch.dtype,
+    given: Given, frames: int, noise_strength: float, generator: torch.Generator, dtype: torch.dtype
 ) -> Tensor:
-    """The pictures in an otherwise unknown video, ``[1, 3, frames, H, W]`` in -1..1 on the host.
+    """The given pixels in an otherwise unknown video, ``[1, 3, frames, H, W]`` in -1..1 on the host.
 
     Args:
-        pictures: From :func:`fitted_pictures`, at least one.
+        given: At least one frame.
         frames: Length of the video.
-        noise_strength: Standard deviation of the noise added to the pictures (EasyAnimate trained with some).
+        noise_strength: Standard deviation of the noise added to the pixels (EasyAnimate trained with some).
         generator: Of that noise.
         dtype: Of the result.
     """
-    height, width, _ = next(iter(pictures.values())).shape
+    height, width, _ = next(iter(given.frames.values())).shape
     video = torch.full((1, 3, frames, height, width), _UNKNOWN, dtype=dtype)
-    for field, frame in (("start_image", 0), ("end_image", -1)):
-        if field not in pictures:
-            continue
-        pixels = torch.from_numpy(pictures[field].copy()).permute(2, 0, 1).float().div_(255).mul_(2).sub_(1)
-        picture = pixels.to(dtype)
-        noise = torch.randn(pixels.shape, generator=generator).to(dtype) * noise_strength
-        # Black is also how unknown looks, and stays without noise in training.
-        video[0, :, frame] = torch.where(picture == _UNKNOWN, picture, picture + noise)
+    for number, pixels in sorted(given.frames.items()):
+        picture = _minus_one_to_one(pixels, dtype)
+        if given.keep is not None:
+            picture = torch.where(torch.from_numpy(given.keep), picture, _UNKNOWN)
+        if noise_strength:
+            noise = torch.randn(picture.shape, generator=generator).to(dtype) * noise_strength
+            # Black is also how unknown looks, and stays without noise in training.
+            picture = torch.where(picture == _UNKNOWN, picture, picture + noise)
+        video[0, :, number] = picture
     return video
+
+
+def whole_video(frames: list[np.ndarray], dtype: torch.dtype) -> Tensor:
+    """A clip's frames as ``[1, 3, T, H, W]`` in -1..1 on the host."""
+    return torch.stack([_minus_one_to_one(pixels, dtype) for pixels in frames], dim=1)[None]
+
+
+def _minus_one_to_one(pixels: np.ndarray, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float().div_(255).mul_(2).sub_(1).to(dtype)
 
 
 def mask_latents(known: Tensor, latents_shape: torch.Size, scaling_factor: float) -> Tensor:
@@ -89,13 +167,17 @@ def mask_latents(known: Tensor, latents_shape: torch.Size, scaling_factor: float
     The first frame has a latent frame of its own; the others are resized over time, as the original does.
 
     Args:
-        known: From :func:`known_frames`.
+        known: From :func:`known_pixels`.
         latents_shape: ``[1, 16, t, h, w]``.
         scaling_factor: The VAE's.
     """
     _, _, frames, height, width = latents_shape
-    parts = [known[:, :, :1]]
+    high, wide = (height, width) if known.shape[-1] > 1 else (1, 1)
+    parts = [_resized(known[:, :, :1], (1, high, wide))]
     if frames > 1:
-        later = known[:, :, 1:]
-        parts.append(functional.interpolate(later, size=(frames - 1, 1, 1), mode="trilinear", align_corners=False))
+        parts.append(_resized(known[:, :, 1:], (frames - 1, high, wide)))
     return torch.cat(parts, dim=2).expand(1, 1, frames, height, width) * scaling_factor
+
+
+def _resized(mask: Tensor, size: tuple[int, int, int]) -> Tensor:
+    return functional.interpolate(mask, size=size, mode="trilinear", align_corners=False)

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from functools import cache as remembered
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tuner.engine.cache import ConditionCache
+from tuner.engine.encoders import Encode
 from tuner.engine.placement import Placement
 from tuner.models.components import Components
 
 MAX_TOKENS = 256
 
 
-@torch.no_grad()
 def encode_prompts(
     prompts: list[str],
     components: Components,
     placement: Placement,
     cache: ConditionCache,
-    on_device: Callable[[nn.Module], AbstractContextManager[None]],
+    encoder_ready: Callable[[nn.Module], AbstractContextManager[Encode]],
 ) -> tuple[Tensor, Tensor]:
     """Both encoders' states of every prompt, on the device.
 
@@ -31,7 +33,7 @@ def encode_prompts(
         components: The encoders and their tokenizers.
         placement: Moves the states; they are kept on the host.
         cache: Of states on the host: a prompt it holds is not encoded again.
-        on_device: Brings an encoder to the device.
+        encoder_ready: Makes an encoder ready to be called.
 
     Returns:
         ``[B, L, D]`` of the first encoder and ``[B, L2, D2]`` of the second.
@@ -42,18 +44,16 @@ def encode_prompts(
     )
     states = []
     for number, (encoder, tokenizer) in enumerate(encoders):
-        encoded = []
-        for prompt in prompts:
+        with ExitStack() as stack:
+            ready = remembered(lambda encoder=encoder, stack=stack: stack.enter_context(encoder_ready(encoder)))
 
             def make(
-                encoder: nn.Module = encoder, tokenizer: Any = tokenizer, prompt: str = prompt
+                prompt: str, tokenizer: Any = tokenizer, ready: Callable[[], Encode] = ready
             ) -> tuple[Tensor]:
-                with on_device(encoder):
-                    ids = placement.to_device(_token_ids(tokenizer, prompt, placement))
-                    return (placement.to_host(encoder(ids)[0]),)
+                return (placement.to_host(ready()(_token_ids(tokenizer, prompt, placement))),)
 
-            encoded.append(cache.get(("text", number, prompt), make)[0])
-        states.append(torch.cat([placement.to_device(state) for state in encoded]))
+            encoded = [cache.get(("text", number, prompt), partial(make, prompt)) for prompt in prompts]
+        states.append(torch.cat([placement.to_device(state) for (state,) in encoded]))
     return states[0], states[1]
 
 

@@ -54,10 +54,10 @@ class PackedModule:
     Args:
         module: Its weights are on the host.
         placement: A CUDA one page-locks the buffer, which lets copies overlap compute.
-        without: A part of ``module`` to leave out.
+        without: Parts of ``module`` to leave out, and every other name of their tensors.
     """
 
-    def __init__(self, module: nn.Module, placement: Placement, without: nn.Module | None = None) -> None:
+    def __init__(self, module: nn.Module, placement: Placement, without: Sequence[nn.Module] = ()) -> None:
         self.module = module
         self._fields, self.nbytes = _plan(module, without)
         with placement.meter.host():
@@ -183,6 +183,30 @@ class BlockWeights:
                     if slot.free:
                         slot.free.record()
 
+    @contextmanager
+    def during_forward(self) -> Iterator[None]:
+        """Let a model that calls the blocks by itself, in their order, find each one's weights on the device."""
+        first, last = self._blocks[0].module, self._blocks[-1].module
+        walk: Iterator[nn.Module] = iter(())
+
+        def before(block: nn.Module, _: object) -> None:
+            nonlocal walk
+            if block is first:
+                walk = iter(self)
+            assert next(walk) is block, "the model calls its blocks in another order"
+
+        def after(*_: object) -> None:
+            for _block in walk:  # the last one's weights may go
+                pass
+
+        hooks = [block.module.register_forward_pre_hook(before) for block in self._blocks]
+        hooks.append(last.register_forward_hook(after))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def close(self) -> None:
         """Give every block its host weights back and free the device."""
         self._placement.meter.synchronize()
@@ -246,16 +270,15 @@ def resident_prefix(sizes: Sequence[int], capacity: int) -> int:
     return len(sizes)
 
 
-def _plan(module: nn.Module, without: nn.Module | None) -> tuple[list[_Field], int]:
+def _plan(module: nn.Module, without: Sequence[nn.Module]) -> tuple[list[_Field], int]:
     fields, end = [], 0
     placed: dict[int, int] = {}
-    left_out = set(without.modules()) if without is not None else set()
+    parts = [part for left_out in without for part in left_out.modules()]
+    left_out = {id(tensor) for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())}
     for owner in module.modules():
-        if owner in left_out:
-            continue
         for is_parameter, tensors in ((True, owner._parameters), (False, owner._buffers)):
             for name, tensor in tensors.items():
-                if tensor is None:
+                if tensor is None or id(tensor) in left_out:
                     continue
                 if id(tensor) not in placed:
                     placed[id(tensor)] = end
