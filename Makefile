@@ -1,6 +1,7 @@
 # make run    set up and serve the page on http://127.0.0.1:7860
 # make test   set up and run every check: lint, format, types, imports, tests
 # make lint   the checks without the tests
+# make docs   write the generated parts of the two READMEs
 #
 # The first time either makes .venv; later only when pyproject.toml or constraints.txt changed.
 # Another Python: make run PYTHON=/path/to/python3.12        Another port: make run PORT=7861
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt --editable
 
-.PHONY: run test lint clean
+.PHONY: run test lint docs clean
 
 run: $(VENV)/.run-ready
 	$(BIN)/python app.py --port $(PORT)
@@ -26,6 +27,9 @@ lint: $(VENV)/.test-ready
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.test-ready
+	$(BIN)/python -m tuner.reference
 
 clean:
 	rm -rf $(VENV)

@@ -88,6 +88,7 @@ def test_tune_generate_watch_play_export(page: Page, client: Client, tmp_path: P
     assert int(data(page)["points"]) > 0
     assert ended(page) == "done"
 
+    expect(page.locator(f"#runs tr[data-run='{run}'] .pill")).to_have_attribute("data-status", "done")
     live = data(page)
     assert live["run"] == run
     assert int(live["points"]) >= 20

@@ -29,6 +29,7 @@ CAUSES: dict[str, Callable[[Path], object]] = {
     "picture": lambda folder: open_picture("start_image", _file(folder, "junk.png")),
     "not installed": lambda _: find_model("easyanimate-v5-7b-inp").folder(),
     "no such model": lambda _: find_model("gone"),
+    "no checkpoint": lambda folder: find_model(folder),
     "knob": lambda _: Settings(prefetch=9),
     "key": lambda _: parse_preset('[preset]\nname="x"\nschema=1\n[settings]\nspeed=3\n'),
     "newer": lambda _: parse_preset('[preset]\nname="x"\nschema=2\n'),

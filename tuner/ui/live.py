@@ -87,7 +87,8 @@ def poller(registry: Registry, machine: Machine) -> Callable[[Mapping[str, Any]]
 def live_view(registry: Registry, machine: Machine) -> gr.HTML:
     """The component; its value is the id of the run it shows.
 
-    It triggers ``started`` with ``run`` when another run began, and ``finished`` when the shown one ended.
+    It triggers ``started`` with ``run`` when another run began, and ``changed`` when the shown one has another
+    status.
     """
     return gr.HTML(
         value=None,

@@ -67,7 +67,7 @@ class Page:
         for moment in (self.live.started, self.history.show):
             moment(self._show_run, None, self.seen, **_QUIET)
         # What is shown stays as it is: the page may be on its way to the next run.
-        self.live.finished(self._look_again, self.live, self.seen[1:], **_QUIET)
+        self.live.changed(self._look_again, self.live, self.seen[1:], **_QUIET)
         runs_tab.select(self._refresh, self.live, self.history, **_QUIET)
         for name, picture in form.pictures.items():
             picture.upload(self._check_picture(name), picture, picture, preprocess=False, **_QUIET)

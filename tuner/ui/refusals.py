@@ -22,7 +22,11 @@ _ALLOWED_ZH: tuple[tuple[str, str], ...] = (
         r"a PNG, JPEG, WebP, BMP or GIF picture of at most 50 million pixels",
         "不超过 5000 万像素的 PNG、JPEG、WebP、BMP 或 GIF 图片",
     ),
-    (r"an installed model; put its folder at (.*) \(see TUNER_MODELS\)", r"已安装的模型；请把模型文件夹放到 \1"),
+    (
+        r"an installed model; put (.*) \((.*)\) into (.*) \(or where TUNER_MODELS says\); .*",
+        r"已安装的模型；请把 \1（\2）放到 \3（或 TUNER_MODELS 指定的位置）",
+    ),
+    (r"a checkpoint folder, one with a model_index\.json", "含有 model_index.json 的模型文件夹"),
     (r"(.*), or the path of a checkpoint folder", r"\1，或模型文件夹的路径"),
     (r"no such key; one of (.*)", r"没有这个键；可用：\1"),
     (r"1; this file is from a newer EasyAnimate Tuner", "1；该文件来自更新版本的 EasyAnimate Tuner"),

@@ -1,5 +1,5 @@
 // One run, live: pulls what is new with a cursor, and shows it as tiles, curves, clip and stages.
-// Tells Python of two moments only: "started" (another run began) and "finished" (this one ended).
+// Tells Python of two moments only: "started" (another run began) and "changed" (this one has another status).
 
 const PERIOD = { active: 250, idle: 1500, hidden: 3000 };
 const words = props.words;
@@ -192,7 +192,7 @@ async function pull() {
   for (const event of delta.events) reduce(run, event);
   if (delta.events.length) heard = performance.now();
   cursor = delta.next;
-  const was = active;
+  const was = element.dataset.status;
   active = delta.active;
   if (first) await charts.begin(run, { name: about.unit, bytes: about.unit_bytes }, about.card_bytes);
   else if (delta.events.length || active) await charts.append(run, elapsed());
@@ -202,7 +202,7 @@ async function pull() {
   showStages();
   showClip(delta);
   Object.assign(element.dataset, { run: shown, points: run.samples, steps: run.steps.length });
-  if (was && !active) trigger("finished", { run: shown });
+  if (first || was !== delta.status) trigger("changed", { run: shown });
 }
 
 function loop() {
