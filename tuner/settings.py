@@ -71,6 +71,7 @@ class Knob:
 Layout = Literal["contiguous", "chunked", "interleaved"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Attention = Literal["native", "_native_flash", "_native_efficient", "_native_math", "flash", "sage", "xformers"]
+TextProjection = Literal["original", "diffusers"]
 Engine = Literal["tuned", "stock"]
 
 
@@ -209,15 +210,29 @@ class Settings(Checked):
             maximum=64,
         ),
     ] = 2
+    text_projection: Annotated[
+        TextProjection,
+        Knob(
+            title=Text("Text projection", "文本投影"),
+            help=Text(
+                "What blocks with one stream (the second half of every 7B model) do with text after attention. "
+                "original projects it, as the model was trained; diffusers leaves it, as its own pipeline does.",
+                "单流块（每个 7B 模型的后半部分）在注意力之后如何处理文本。original 做投影，与训练时一致；"
+                "diffusers 不做投影，与 diffusers 自带管线一致。",
+            ),
+            choices=get_args(TextProjection),
+            lossless=False,
+        ),
+    ] = "original"
     engine: Annotated[
         Engine,
         Knob(
             title=Text("Engine", "引擎"),
             help=Text(
                 "tuned obeys the knobs. stock is the baseline: diffusers' own forwards, everything resident, both "
-                "guidance branches in one batch; it ignores the other knobs except precision and workers.",
+                "guidance branches in one batch; it obeys only precision, text_projection and workers.",
                 "tuned 听从各旋钮。stock 是基线：diffusers 自带的前向，全部常驻，两个引导分支一批；"
-                "除精度和工作线程外忽略其他旋钮。",
+                "其他旋钮中只听从精度、文本投影和工作线程。",
             ),
             choices=get_args(Engine),
         ),

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 import tuner
-from tuner.engine.encoders import streamed_encoder
+from tuner.engine.encoders import Tokens, streamed_encoder
 from tuner.engine.placement import Placement
 from tuner.settings import GIB, Settings
 
 IDS = torch.tensor([[2, 5, 7, 9, 3, 0, 0]])
+TOKENS = Tokens(IDS, None)
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2"])
@@ -21,7 +22,7 @@ def test_streamed_layers_give_the_encoder_s_own_states(demo, part, capacity, pre
     knobs = Settings(cache_capacity=capacity, prefetch=prefetch)
     with streamed_encoder(encoder, knobs, Placement("cpu")) as encode:
         for _ in range(2):
-            assert torch.equal(encode(IDS), expected)
+            assert torch.equal(encode(TOKENS), expected)
     with torch.no_grad():
         assert torch.equal(encoder(IDS)[0], expected), "it has its own weights back"
 
@@ -33,7 +34,7 @@ def test_the_embedding_table_never_leaves_the_host(demo, part):
     every_byte = sum(parameter.nbytes for parameter in encoder.parameters())
     placement = Placement("cpu")
     with streamed_encoder(encoder, Settings(), placement) as encode:
-        encode(IDS)
+        encode(TOKENS)
     copied = placement.meter.measured()["transfers"]["h2d_bytes"]
     assert copied < every_byte - table_bytes + 20_000
 

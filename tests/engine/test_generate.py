@@ -262,3 +262,11 @@ def test_a_folder_that_cannot_be_written_is_named(demo, tmp_path):
 def test_initial_latents_of_another_shape_are_refused(demo):
     with pytest.raises(BadInput, match="initial_latents"):
         made(demo, initial_latents=torch.zeros(1, 16, 3, 6, 5))
+
+
+def test_the_text_projection_is_a_choice_that_shows(demo, stock_frames):
+    diffusers = made(demo, tuner.Settings(text_projection="diffusers")).frames
+    assert not torch.allclose(diffusers, stock_frames, atol=1e-5)
+    stock = made(demo, tuner.Settings(text_projection="diffusers", engine="stock")).frames
+    assert (diffusers - stock).abs().max() < 1e-4
+    assert (made(demo).frames - stock_frames).abs().max() < 1e-4, "and the choice does not stay"

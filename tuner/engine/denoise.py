@@ -92,7 +92,7 @@ def denoise(
     scheduler: Any,
     timesteps: Tensor,
     latents: Tensor,
-    states: tuple[Tensor, Tensor],
+    states: tuple[Tensor, Tensor | None],
     inpaint: Tensor,
     guidance: float,
     generators: list[torch.Generator],

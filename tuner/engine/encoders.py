@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,31 +17,37 @@ from tuner.engine.placement import Placement
 from tuner.engine.weights import BlockWeights, PackedModule
 from tuner.settings import Settings
 
-Encode = Callable[[Tensor], Tensor]
-"""Token ids ``[1, L]`` on the host into states ``[1, L, D]`` on the device."""
+
+class Tokens(NamedTuple):
+    """A prompt's tokens on the host: ids ``[1, L]``, and a mask ``[1, L]`` where the encoder takes one."""
+
+    ids: Tensor
+    mask: Tensor | None
+
+
+Encode = Callable[[Tokens], Tensor]
+"""Tokens into states ``[1, L, D]`` on the device."""
 
 
 @contextmanager
 def streamed_encoder(encoder: Any, settings: Settings, placement: Placement) -> Iterator[Encode]:
-    """A BERT or T5 encoder whose layers are on the device only as far as the capacity goes.
+    """A text encoder whose layers are on the device only as far as the capacity goes.
 
     Args:
-        encoder: A transformers ``BertModel`` or ``T5EncoderModel``, weights on the host.
+        encoder: A transformers ``BertModel``, ``T5EncoderModel`` or ``Qwen2VLTextModel``, weights on the host.
         settings: ``cache_capacity`` and ``prefetch``.
         placement: Moves the weights.
     """
-    stack = encoder.encoder
-    layers = stack.layer if hasattr(stack, "layer") else stack.block
-    table = encoder.get_input_embeddings()
+    layers, table = _layers(encoder), encoder.get_input_embeddings()
     trunk = PackedModule(encoder, placement, without=[layers, table])
     trunk.bind(trunk.views(placement.to_device(trunk.host)))
     counter = placement.meter.caches["weights"]
     blocks = BlockWeights(list(layers), placement, settings.cache_bytes, settings.prefetch, counter)
 
-    def encode(ids: Tensor) -> Tensor:
+    def encode(tokens: Tokens) -> Tensor:
         with placement.meter.host():
-            rows = table(ids)
-        return encoder(inputs_embeds=placement.to_device(rows))[0]
+            rows = table(tokens.ids)
+        return _states(encoder, placement.to_device(rows), tokens.mask, placement)
 
     try:
         with torch.no_grad(), blocks.during_forward():
@@ -49,3 +55,27 @@ def streamed_encoder(encoder: Any, settings: Settings, placement: Placement) -> 
     finally:
         blocks.close()
         trunk.unbind()
+
+
+@contextmanager
+def resident_encoder(encoder: Any, placement: Placement) -> Iterator[Encode]:
+    """A text encoder that already is on the device, table and all."""
+
+    def encode(tokens: Tokens) -> Tensor:
+        rows = encoder.get_input_embeddings()(placement.to_device(tokens.ids))
+        return _states(encoder, rows, tokens.mask, placement)
+
+    with torch.no_grad():
+        yield encode
+
+
+def _states(encoder: Any, rows: Tensor, mask: Tensor | None, placement: Placement) -> Tensor:
+    if mask is None:
+        return encoder(inputs_embeds=rows)[0]
+    return encoder(inputs_embeds=rows, attention_mask=placement.to_device(mask), use_cache=False)[0]
+
+
+def _layers(encoder: Any) -> Any:
+    if hasattr(encoder, "layers"):
+        return encoder.layers
+    return encoder.encoder.layer if hasattr(encoder.encoder, "layer") else encoder.encoder.block

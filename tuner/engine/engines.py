@@ -16,7 +16,7 @@ from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTra
 from torch import Tensor, nn
 
 from tuner.engine.denoise import Denoiser
-from tuner.engine.encoders import Encode, streamed_encoder
+from tuner.engine.encoders import Encode, resident_encoder, streamed_encoder
 from tuner.engine.placement import Placement
 from tuner.engine.transformer import TransformerRunner
 from tuner.engine.vae import VaeRunner
@@ -90,15 +90,12 @@ class Stock:
         parts = self._components
         with ExitStack() as stack:
             for module in (parts.text_encoder, parts.text_encoder_2, parts.transformer, parts.vae):
-                stack.enter_context(on_device(module, self._placement))
+                if module is not None:
+                    stack.enter_context(on_device(module, self._placement))
             yield None
 
     def encoder(self, encoder: nn.Module) -> AbstractContextManager[Encode]:
-        def encode(ids: Tensor) -> Tensor:
-            with torch.no_grad():
-                return encoder(self._placement.to_device(ids))[0]
-
-        return nullcontext(encode)
+        return resident_encoder(encoder, self._placement)
 
     def transformer(self) -> AbstractContextManager[Denoiser]:
         return nullcontext(_StockTransformer(self._components.transformer))

@@ -22,6 +22,7 @@ from tuner.errors import BadInput, OutOfMemory, TunerError
 from tuner.meter.events import Failed, Finished, OnEvent
 from tuner.meter.measured import Measured
 from tuner.meter.meter import Meter
+from tuner.models.attention import use_text_projection
 from tuner.models.components import Components
 from tuner.presets import Preset, PresetRequest, dump_preset
 from tuner.request import Request
@@ -82,6 +83,7 @@ def generate(
     meter = Meter(components.device, on_event, should_stop)
     with _told(meter), meter:
         _check(settings, components)
+        use_text_projection(components.transformer, settings.text_projection)
         placement = Placement(components.device, meter)
         engine: Engine = ENGINES[settings.engine](components, settings, placement)
         encoded = ConditionCache(_HOST_CACHE_BYTES, meter.caches["conditions"], components.encodings)

@@ -1,4 +1,8 @@
-"""Prompts into states: BERT and T5, padded to their full length, without an attention mask, as V5 was trained."""
+"""Prompts into states, as the models were trained.
+
+V5 reads a prompt with BERT and T5, padded to their full length and without an attention mask. V5.1 puts it into
+Qwen2-VL's chat template, and its padding is masked inside Qwen only.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.engine.cache import ConditionCache
-from tuner.engine.encoders import Encode
+from tuner.engine.encoders import Encode, Tokens
 from tuner.engine.placement import Placement
 from tuner.models.components import Components
 
@@ -25,8 +29,8 @@ def encode_prompts(
     placement: Placement,
     cache: ConditionCache,
     encoder_ready: Callable[[nn.Module], AbstractContextManager[Encode]],
-) -> tuple[Tensor, Tensor]:
-    """Both encoders' states of every prompt, on the device.
+) -> tuple[Tensor, Tensor | None]:
+    """The encoders' states of every prompt, on the device.
 
     Args:
         prompts: One per sample of the batch.
@@ -36,12 +40,12 @@ def encode_prompts(
         encoder_ready: Makes an encoder ready to be called.
 
     Returns:
-        ``[B, L, D]`` of the first encoder and ``[B, L2, D2]`` of the second.
+        ``[B, L, D]`` of the first encoder and ``[B, L2, D2]`` of the second, None where there is none.
     """
-    encoders = (
-        (components.text_encoder, components.tokenizer),
-        (components.text_encoder_2, components.tokenizer_2),
-    )
+    encoders: list[tuple[Any, Any]] = [(components.text_encoder, components.tokenizer)]
+    if components.text_encoder_2 is not None:
+        encoders.append((components.text_encoder_2, components.tokenizer_2))
+    chat = components.family == "v5.1"
     states = []
     for number, (encoder, tokenizer) in enumerate(encoders):
         with ExitStack() as stack:
@@ -50,21 +54,30 @@ def encode_prompts(
             def make(
                 prompt: str, tokenizer: Any = tokenizer, ready: Callable[[], Encode] = ready
             ) -> tuple[Tensor]:
-                return (placement.to_host(ready()(_token_ids(tokenizer, prompt, placement))),)
+                return (placement.to_host(ready()(_tokens(tokenizer, prompt, chat, placement))),)
 
             encoded = [cache.get(("text", number, prompt), partial(make, prompt)) for prompt in prompts]
         states.append(torch.cat([placement.to_device(state) for (state,) in encoded]))
-    return states[0], states[1]
+    return states[0], states[1] if len(states) > 1 else None
 
 
-def _token_ids(tokenizer: Any, prompt: str, placement: Placement) -> Tensor:
+def _tokens(tokenizer: Any, prompt: str, chat: bool, placement: Placement) -> Tokens:
     length = min(tokenizer.model_max_length, MAX_TOKENS)
-    found = len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
+    text = prompt
+    if chat:
+        message = {"role": "user", "content": [{"type": "text", "text": prompt}]}
+        text = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    found = len(tokenizer(text, truncation=False, verbose=False).input_ids)
     if found > length:
-        placement.meter.notice(
-            f"prompt: {found} tokens, of which {type(tokenizer).__name__} reads the first {length}"
-        )
+        name = type(tokenizer).__name__
+        placement.meter.notice(f"prompt: {found} tokens, of which {name} reads the first {length}")
     with placement.meter.host():
-        return tokenizer(
-            prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        ).input_ids
+        padded = tokenizer(
+            text,
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            padding_side="right",
+            return_tensors="pt",
+        )
+    return Tokens(padded.input_ids, padded.attention_mask if chat else None)

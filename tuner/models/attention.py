@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_easyanimate import (
@@ -53,6 +55,17 @@ class OriginalAttnProcessor(EasyAnimateAttnProcessor2_0):
 
 def use_original_attention(transformer: EasyAnimateTransformer3DModel) -> None:
     """Give every block of ``transformer`` an :class:`OriginalAttnProcessor`."""
+    _use(transformer, OriginalAttnProcessor)
+
+
+def use_text_projection(
+    transformer: EasyAnimateTransformer3DModel, which: Literal["original", "diffusers"]
+) -> None:
+    """Have single-stream blocks project text as the original does, or leave it as diffusers does."""
+    _use(transformer, OriginalAttnProcessor if which == "original" else EasyAnimateAttnProcessor2_0)
+
+
+def _use(transformer: EasyAnimateTransformer3DModel, processor: type[EasyAnimateAttnProcessor2_0]) -> None:
     for module in transformer.modules():
         if isinstance(module, Attention):
-            module.set_processor(OriginalAttnProcessor())  # type: ignore[arg-type]  # upstream lists its own kinds
+            module.set_processor(processor())  # type: ignore[arg-type]  # upstream lists its own kinds

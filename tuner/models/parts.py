@@ -50,7 +50,9 @@ def transformer_part(folder: Path) -> Part:
     known = arguments(config, EasyAnimateTransformer3DModel)
     transformer = _built(file, lambda: EasyAnimateTransformer3DModel(**known))
     use_original_attention(transformer)
-    use_original_rotary(transformer)
+    if known.get("text_embed_dim_t5"):
+        # V5's rotary grid was compared with the original; for V5.1 diffusers' pipeline is all there is to compare.
+        use_original_rotary(transformer)
     return Part(folder, transformer, transformer_naming)
 
 
@@ -87,7 +89,8 @@ def _bert_part(folder: Path) -> Part:
 
 def _t5_part(folder: Path) -> Part:
     file, config = _text_config(folder)
-    t5 = _built(file, lambda: T5EncoderModel(T5Config.from_dict(config)))
+    # Attention written out, as the model was trained with: the fused kernel's rounding is another one.
+    t5 = _built(file, lambda: T5EncoderModel(T5Config.from_dict(config, attn_implementation="eager")))
     # float16 overflows in T5's feed-forward output, which therefore stays float32 there.
     return Part(folder, t5, tied={"encoder.embed_tokens.weight": "shared.weight"}, keep_float32="wo")
 
