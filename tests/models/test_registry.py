@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,12 @@ from tuner.models.load import load_model
 from tuner.models.registry import find_model, list_models
 
 SEVEN = "easyanimate-v5-7b-inp"
+PUBLISHED = [
+    (SEVEN, "alibaba-pai/EasyAnimateV5-7b-zh-InP", "22 GB"),
+    ("easyanimate-v5-12b-inp", "alibaba-pai/EasyAnimateV5-12b-zh-InP", "34 GB"),
+    ("easyanimate-v5.1-7b-inp", "alibaba-pai/EasyAnimateV5.1-7b-zh-InP", "30 GB"),
+    ("easyanimate-v5.1-12b-inp", "alibaba-pai/EasyAnimateV5.1-12b-zh-InP", "39 GB"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -33,32 +41,20 @@ def test_what_the_demo_weighs_is_what_loading_it_gives():
     assert info.cache_bytes == sum(weight.nbytes for weight in transformer.transformer_blocks.parameters())
 
 
-def test_what_the_7b_model_weighs_is_what_diffusers_counts():
-    from accelerate import init_empty_weights
-    from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
-
-    with init_empty_weights():
-        real = EasyAnimateTransformer3DModel(
-            in_channels=33,
-            out_channels=16,
-            patch_size=2,
-            num_layers=36,
-            mmdit_layers=18,
-            text_embed_dim=1024,
-            text_embed_dim_t5=2048,
-        )
-    info = find_model(SEVEN)
-    assert info.parameters == 6_813_097_536 == sum(weight.numel() for weight in real.parameters())
-    assert info.cache_bytes == 2 * sum(weight.numel() for weight in real.transformer_blocks.parameters())
-
-
-def test_a_model_that_is_not_installed_is_known_and_says_where_to_put_it(empty_models_dir):
-    info = find_model(SEVEN)
+@pytest.mark.parametrize(("name", "repository", "size"), PUBLISHED)
+def test_a_model_that_is_not_here_says_which_files_how_large_and_where(empty_models_dir, name, repository, size):
+    info = find_model(name)
     assert info.path is None
-    with pytest.raises(BadInput) as refusal:
-        load_model(SEVEN)
-    assert str(empty_models_dir / SEVEN) in str(refusal.value)
-    assert "TUNER_MODELS" in str(refusal.value)
+    for attempt in (lambda: load_model(name), info.folder):
+        with pytest.raises(BadInput) as refusal:
+            attempt()
+        message = str(refusal.value)
+        assert "\n" not in message
+        for words in (repository, size, str(empty_models_dir / name), "TUNER_MODELS", "model_index.json", "vae/"):
+            assert words in message
+        assert ("text_encoder_2/" in message) == (info.family == "v5")
+    with pytest.raises(BadInput, match=r"offline|connection"):
+        load_model(name)
 
 
 @pytest.mark.parametrize("name", [SEVEN, "EasyAnimateV5-7b-zh-InP"])
@@ -98,3 +94,33 @@ def test_listing_models_does_not_wait_for_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def cached(cache: Path, repository: str, source: Path) -> Path:
+    """``source`` as a snapshot in a Hugging Face cache."""
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("1f")
+    return Path(shutil.copytree(source, folder / "snapshots" / "1f"))
+
+
+@pytest.mark.parametrize("suffix", ["", "-diffusers"])
+def test_a_model_in_the_hugging_face_cache_is_found(demo, tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = cached(tmp_path / "hub", PUBLISHED[0][1] + suffix, demo)
+    assert find_model(SEVEN).path == snapshot
+    assert load_model(SEVEN, device="cpu").path == snapshot
+
+
+def test_a_download_that_broke_off_does_not_count(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = cached(tmp_path / "hub", PUBLISHED[0][1], demo)
+    (snapshot / "vae/diffusion_pytorch_model.safetensors").unlink()
+    assert find_model(SEVEN).path is None
+
+
+def test_a_folder_of_ones_own_comes_before_the_cache(demo, empty_models_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached(tmp_path / "hub", PUBLISHED[0][1], demo)
+    own = Path(shutil.copytree(demo, empty_models_dir / SEVEN))
+    assert find_model(SEVEN).path == own

@@ -81,5 +81,5 @@ def parse_lora(text: str) -> tuple[Path, float]:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise BadInput("--lora", text, "FILE=WEIGHT with a number as the weight")
+        raise BadInput(f"--lora {path.name}", weight, "FILE=WEIGHT with a number as the weight")
     return path, number

@@ -5,7 +5,6 @@ Nothing is mapped: a mapped file would count as this process's memory a second t
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +34,7 @@ TORCH_DTYPES = {
     "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
-_PIECE_BYTES = 16 * 1024**2
+_PIECE_BYTES = 4 * 1024**2
 _ENDED = "the file ended early"
 
 
@@ -73,6 +72,7 @@ class SafetensorsFile:
         self.path = path
         self.header: Header = read_header(path)
         self.entries: Mapping[str, Entry] = self.header.entries
+        self._piece: Tensor | None = None
 
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
         """One tensor in ``dtype``, whatever the file holds.
@@ -84,21 +84,24 @@ class SafetensorsFile:
         stored = TORCH_DTYPES[entry.dtype]
         tensor = torch.empty(entry.shape, dtype=dtype)
         flat = tensor.view(-1)
-        size = stored.itemsize
-        step = max(1, flat.numel()) if stored == dtype else _PIECE_BYTES // size
-        piece = None if stored == dtype else torch.empty(min(step, flat.numel()), dtype=stored)
         try:
             with self.path.open("rb", buffering=0) as stream:
                 stream.seek(entry.start)
-                for start in range(0, flat.numel(), step):
-                    part = flat[start : start + step]
-                    target = part if piece is None else piece[: part.numel()]
-                    _read_into(stream, target)
-                    if piece is not None:
-                        part.copy_(target)
+                if stored == dtype:
+                    _read_into(stream, flat)
+                else:
+                    self._read_converted(stream, stored, flat)
         except OSError as error:
             raise self._unreadable(name, error) from None
         return tensor
+
+    def _read_converted(self, stream: Any, stored: torch.dtype, flat: Tensor) -> None:
+        if self._piece is None:  # one for all tensors: many of them would leave holes in the heap
+            self._piece = torch.empty(_PIECE_BYTES, dtype=torch.uint8)
+        piece = self._piece.view(stored)
+        for part in flat.split(piece.numel()):
+            _read_into(stream, piece[: part.numel()])
+            part.copy_(piece[: part.numel()])
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """One tensor's bytes as they lie in the file, a few at a time.
@@ -179,7 +182,7 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as stream:
             zipped = stream.read(2) == b"PK"
         held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # noqa: BLE001 - an unpickler raises whatever the bytes make of it
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(label(path), reason, "tensors saved by torch, nothing else") from None
     if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
