@@ -135,9 +135,19 @@ class Chunked(_FrameAfterFrame):
 
 
 class Interleaved(_FrameAfterFrame):
-    """Channels innermost; the temporal taps are channels of one 2-D convolution."""
+    """Channels innermost; the temporal taps are channels of one 2-D convolution.
+
+    Norms read one frame at a time with channels outermost: with channels innermost PyTorch's CPU kernel was
+    measured to be off by 9e-5, against 1e-6, and to take twice as long; the CUDA one copies anyway.
+    """
 
     memory_format = torch.channels_last
+
+    def group_norm(self, frames: Tensor, norm: nn.GroupNorm, weight: Tensor, bias: Tensor) -> Tensor:
+        normed = torch.empty_like(frames)
+        for frame, place in zip(frames.split(1), normed.split(1), strict=True):
+            place.copy_(functional.group_norm(frame.contiguous(), norm.num_groups, weight, bias, norm.eps))
+        return normed
 
     def kernels(self, conv: nn.Conv3d, placement: Placement) -> Kernels:
         weight = placement.to_device(conv.weight)
