@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,11 +22,7 @@ from torch import Tensor
 
 from tuner.bench.files import check_place, write_result
 from tuner.bench.machine import these_versions, this_machine, today
-from tuner.engine.cache import ConditionCache
-from tuner.engine.denoise import denoise, make_scheduler
-from tuner.engine.engines import Tuned
-from tuner.engine.placement import Placement
-from tuner.engine.text import encode_prompts
+from tuner.engine import TransformerRunner, VaeRunner
 from tuner.meter.events import Event, to_json
 from tuner.meter.meter import Meter
 from tuner.models.components import Components
@@ -35,7 +32,24 @@ from tuner.settings import Settings
 
 UNMETERED, COUNTED, TOLD = "unmetered", "memory counted", "memory counted, events told"
 BAR = {"cpu": 1.10, "cuda": 1.03}
-_STATES_BYTES = 64 * 1024**2
+_BRANCHES, _TOKENS = 2, 256
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the transformer takes, on the device.
+
+    Attributes:
+        latents: ``[2, 16, t, h, w]``.
+        text: ``[2, 256, D]``.
+        text_t5: ``[2, 256, D5]``; None where the model has one text encoder.
+        inpaint: ``[2, 17, t, h, w]``.
+    """
+
+    latents: Tensor
+    text: Tensor
+    text_t5: Tensor | None
+    inpaint: Tensor
 
 
 def run(
@@ -97,12 +111,12 @@ def run(
 
 def measure(request: Request, components: Components, repeats: int) -> dict[str, list[float]]:
     """Seconds of each round, by how much was metered."""
-    states = _states(request, components)
+    inputs = _inputs(request, components)
     seconds: dict[str, list[float]] = {name: [] for name in _WAYS}
     for turn in range(repeats + 1):
         for name, metered in _WAYS.items():
             with metered(components.device) as meter:
-                took = _denoise_and_decode(request, components, meter, states)
+                took = _denoise_and_decode(request, components, meter, inputs)
             print(f"{f'round {turn}' if turn else 'warm-up'}, {name}: {took:.2f} s", file=sys.stderr)
             if turn:
                 seconds[name].append(took)
@@ -121,38 +135,48 @@ _WAYS: dict[str, Callable[[torch.device], AbstractContextManager[Meter]]] = {
 }
 
 
-def _states(request: Request, components: Components) -> tuple[Tensor, Tensor]:
-    placement = Placement(components.device)
-    engine = Tuned(components, Settings(), placement)
-    cache = ConditionCache(_STATES_BYTES, placement.meter.caches["conditions"])
-    prompts = [request.negative_prompt, request.prompt]
-    return encode_prompts(prompts, components, placement, cache, engine.encoder)
-
-
-def _denoise_and_decode(
-    request: Request, components: Components, meter: Meter, states: tuple[Tensor, Tensor]
-) -> float:
-    """Nearly all of a generation, by the engine's own parts; its wall seconds."""
-    placement, vae = Placement(components.device, meter), components.vae
-    engine = Tuned(components, Settings(), placement)
-    scheduler = make_scheduler(request.scheduler, components.scheduler_config, request.steps)
-    generator = torch.Generator("cpu").manual_seed(request.seed)
+def _inputs(request: Request, components: Components) -> Inputs:
+    """Random inputs of the right shapes, for two guidance branches: what is computed does not depend on them."""
+    vae, config = components.vae, components.transformer.config
     size = (
         (request.frames - 1) // vae.temporal_compression_ratio + 1,
         request.height // vae.spatial_compression_ratio,
         request.width // vae.spatial_compression_ratio,
     )
     channels = vae.config["latent_channels"]
-    noise = torch.randn(1, channels, *size, generator=generator).to(components.dtype)
+    generator = torch.Generator("cpu").manual_seed(request.seed)
+
+    def random(*shape: int) -> Tensor:
+        values = torch.randn(_BRANCHES, *shape, generator=generator)
+        return values.to(components.device, components.dtype)
+
+    t5 = config.get("text_embed_dim_t5")
+    return Inputs(
+        latents=random(channels, *size),
+        text=random(_TOKENS, config["text_embed_dim"]),
+        text_t5=random(_TOKENS, t5) if t5 else None,
+        inpaint=random(channels + 1, *size),
+    )
+
+
+def _denoise_and_decode(request: Request, components: Components, meter: Meter, inputs: Inputs) -> float:
+    """Nearly all of a generation, by the runners alone; its wall seconds."""
+    settings, device = Settings(), components.device
+    time_now = torch.full((_BRANCHES,), 500.0, dtype=components.dtype, device=device)
+    latents = inputs.latents
     began = time.perf_counter()
-    with meter.stage("denoise"), engine.transformer() as transformer:
-        latents = placement.to_device(noise * scheduler.init_noise_sigma)
-        unknown = latents.new_zeros(1, channels + 1, *size)
-        latents = denoise(transformer, scheduler, latents, states, unknown, request.guidance, generator, placement)
+    with meter.stage("denoise"):
+        transformer = TransformerRunner(components.transformer, settings, device, meter=meter)
+        for step in range(request.steps):
+            with meter.step(step + 1, request.steps):
+                latents = (
+                    latents
+                    - transformer(latents, time_now, inputs.text, inputs.text_t5, inputs.inpaint) / request.steps
+                )
+        transformer.close()
     with meter.stage("decode"):
         done = 0
-        for chunk in engine.vae().decode(latents / vae.config["scaling_factor"]):
-            done += placement.to_host(chunk).shape[2]
+        for chunk in VaeRunner(components.vae, settings, device, meter=meter).decode(latents[:1]):
+            done += chunk.shape[2]
             meter.frames_ready(done, request.frames)
-    meter.synchronize()
     return time.perf_counter() - began
