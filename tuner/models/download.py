@@ -1,4 +1,8 @@
-"""Fetch a published model from the Hugging Face hub into its cache: with progress, resumed where it broke off."""
+"""Fetch a published model from the Hugging Face hub into its cache, with progress.
+
+A connection that breaks is taken up where it was; after a download that ended for good, the next one fetches only
+the files that were not finished.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ def available(info: ModelInfo) -> Path:
     Raises:
         BadInput: It is not here, and cannot be fetched or would not fit the disk; the message says which files,
             how large, and where to put them.
-        TunerError: The download broke off; the next call goes on with it.
+        TunerError: The download broke off; the next call fetches what is left.
     """
     if info.path is not None or info.download is None:
         return info.folder()
@@ -25,17 +29,16 @@ def available(info: ModelInfo) -> Path:
     repository, patterns = info.download.repository, [MODEL_INDEX, *(f"{part}/*" for part in PARTS)]
     try:
         planned = snapshot_download(repository, allow_patterns=patterns, dry_run=True)
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001 - the hub's client has errors of several libraries
         raise info.absent(f"or go online to have it fetched (now: {_reason(error)})") from None
     files = _without_pickles({file.filename: file.file_size or 0 for file in planned if file.will_download})
     _check_room(info, Path(constants.HF_HUB_CACHE), sum(files.values()))
     kept = _without_pickles({file.filename: 0 for file in planned})
     try:
         return Path(snapshot_download(repository, allow_patterns=list(kept)))
-    except OSError as error:
-        raise TunerError(
-            f"model {info.name}: the download broke off ({_reason(error)}); run it again to go on"
-        ) from None
+    except Exception as error:  # noqa: BLE001 - likewise
+        reason = f"the download broke off ({_reason(error)})"
+        raise TunerError(f"model {info.name}: {reason}; run it again, finished files are kept") from None
 
 
 def _without_pickles(files: dict[str, int]) -> dict[str, int]:
@@ -57,5 +60,5 @@ def _check_room(info: ModelInfo, cache: Path, needed_bytes: int) -> None:
         )
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
