@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -128,25 +129,38 @@ def test_everything_that_is_wrong_is_found_in_one_go(checkpoint):
         assert words in found
 
 
-def in_cache(folder: Path, cache: Path) -> Path:
-    """``folder`` as the Hugging Face cache keeps it: links to blobs called by their digest."""
+def in_cache(folder: Path, cache: Path, shared: bool = False) -> Path:
+    """``folder`` as the Hugging Face cache keeps it: links to blobs called by their digest.
+
+    Args:
+        folder: A checkpoint.
+        cache: The cache.
+        shared: Large blobs are links themselves, into a store of the whole cache.
+    """
     blobs, snapshot = (
         cache / "models--someone--model" / "blobs",
         cache / "models--someone--model" / "snapshots" / "1f",
     )
     blobs.mkdir(parents=True)
-    for file in (file for file in folder.rglob("*") if file.is_file()):
+    for number, file in enumerate(file for file in folder.rglob("*") if file.is_file()):
         content, link = file.read_bytes(), snapshot / file.relative_to(folder)
         git = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
-        digest = hashlib.sha256(content).hexdigest() if file.suffix == ".safetensors" else git
-        (blobs / digest).write_bytes(content)
+        blob = blobs / (hashlib.sha256(content).hexdigest() if file.suffix == ".safetensors" else git)
+        if shared and file.suffix == ".safetensors":
+            stored = cache / "blobs" / f"{number:02x}" / f"{number:064x}"
+            stored.parent.mkdir(parents=True)
+            stored.write_bytes(content)
+            blob.symlink_to(os.path.relpath(stored, blobs))
+        else:
+            blob.write_bytes(content)
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(blobs / digest)
+        link.symlink_to(os.path.relpath(blob, link.parent))
     return snapshot
 
 
-def test_files_of_the_hugging_face_cache_are_compared_with_their_digests(demo, tmp_path):
-    snapshot, hashed = in_cache(demo, tmp_path), []
+@pytest.mark.parametrize("shared", [False, True])
+def test_files_of_the_hugging_face_cache_are_compared_with_their_digests(demo, tmp_path, shared):
+    snapshot, hashed = in_cache(demo, tmp_path, shared), []
     report = check_model(snapshot, on_bytes=hashed.append)
     assert problems(report) == ""
     parts = [file for file in snapshot.rglob("*") if file.is_file() and file.name != "README.md"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tuner.errors import BadInput
-from tuner.models.files import MODEL_INDEX, PARTS, check_links, label, read_json, weight_files
+from tuner.models.files import MODEL_INDEX, PARTS, check_links, is_snapshot, label, read_json, weight_files
 from tuner.models.fit import check_fit
 from tuner.models.headers import unwritten
 from tuner.models.layout import Family, family_of
@@ -144,13 +144,13 @@ def _unwritten(file: TensorFile) -> Iterator[BadInput]:
 
 
 def _known_digests(path: Path) -> Iterator[tuple[Path, str]]:
-    """Files of a Hugging Face snapshot, whose blobs are called by their digest."""
-    if path.parent.name != "snapshots":
+    """Files of a Hugging Face snapshot, whose links lead to blobs that are called by their digest."""
+    if not is_snapshot(path):
         return
     for place in (path / MODEL_INDEX, *(path / part for part in PARTS)):
         for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
             if file.is_symlink() and file.is_file():
-                yield file, file.resolve().name
+                yield file, file.readlink().name
 
 
 def _verify(file: Path, expected: str, on_bytes: OnBytes | None) -> None:

@@ -78,15 +78,17 @@ def weight_files(folder: Path, allow_pickle: bool = False) -> list[Path]:
 def check_links(root: Path) -> None:
     """Refuse links that lead out of the checkpoint in ``root``.
 
-    In the Hugging Face cache a snapshot's files are links to the blobs beside it; those are fine.
+    In the Hugging Face cache a snapshot's files are links to blobs, which lie beside it or in a store that all
+    models share; those are fine.
 
     Raises:
         BadInput: A file or folder of a part is such a link, or one that leads nowhere.
     """
     root = root.resolve()
     inside = [root]
-    if root.parent.name == "snapshots":
-        inside.append(root.parent.parent / "blobs")
+    if is_snapshot(root):
+        repository = root.parent.parent
+        inside += [repository / "blobs", repository.parent / "blobs"]
     for path in _all_files(root):
         if not path.is_symlink():
             continue
@@ -95,6 +97,11 @@ def check_links(root: Path) -> None:
             raise BadInput(label(path), f"a link to {target}", "files that lie inside the checkpoint folder")
         if not target.exists():
             raise missing(path)
+
+
+def is_snapshot(root: Path) -> bool:
+    """Whether ``root`` lies where the Hugging Face cache keeps a model's files."""
+    return root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--")
 
 
 def _all_files(root: Path) -> Iterator[Path]:

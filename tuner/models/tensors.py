@@ -5,6 +5,7 @@ Nothing is mapped: a mapped file would count as this process's memory a second t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -181,7 +182,8 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as stream:
             zipped = stream.read(2) == b"PK"
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
+        with warnings.catch_warnings(action="ignore"):
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
     except Exception as error:  # noqa: BLE001 - an unpickler raises whatever the bytes make of it
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(label(path), reason, "tensors saved by torch, nothing else") from None
