@@ -48,12 +48,37 @@ def test_every_layout_and_chunk_size_equals_stock(vae, layout, chunk):
     assert relative_error(decoded(runner, latents), stock_video(vae, latents)) < 1e-5
 
 
-def test_contiguous_is_exact_to_the_bit(vae):
-    clip = video(13)
-    latents = stock_latents(vae, clip)
+def test_contiguous_decodes_to_the_bit(vae):
+    latents = stock_latents(vae, video(13))
     runner = VaeRunner(vae, Settings(layout="contiguous", chunk_size=4), "cpu")
-    assert torch.equal(runner.encode(clip), latents)
     assert torch.equal(decoded(runner, latents), stock_video(vae, latents))
+
+
+def picture_and_nothing_more(frames: int, end: bool) -> Tensor:
+    clip = torch.full((1, 3, frames, 16, 32), -1.0)
+    clip[:, :, 0] = video(1)[:, :, 0]
+    if end:
+        clip[:, :, -1] = video(5)[:, :, -1]
+    return clip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize(
+    "clip", [video(13), picture_and_nothing_more(49, False), picture_and_nothing_more(49, True)]
+)
+def test_a_clip_is_encoded_to_the_bit_whatever_the_knobs(vae, layout, chunk, clip):
+    runner = VaeRunner(vae, Settings(layout=layout, chunk_size=chunk), "cpu")
+    assert torch.equal(runner.encode(clip), stock_latents(vae, clip))
+
+
+def test_frames_that_only_repeat_are_not_encoded_again(vae):
+    def convolutions(clip: Tensor) -> int:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            VaeRunner(vae, Settings(chunk_size=4), "cpu").encode(clip)
+        return sum(event.count for event in profile.key_averages() if event.key == "aten::conv3d")
+
+    assert convolutions(picture_and_nothing_more(49, False)) < convolutions(video(49)) / 2
 
 
 @settings(max_examples=40, deadline=None)

@@ -73,5 +73,4 @@ def _encoded(run: Run, what: tuple[object, ...], video: Callable[[], Tensor]) ->
             pixels = video()
         return (run.placement.to_host(run.engine.vae().encode(pixels) * run.scaling_factor),)
 
-    how = (run.settings.engine, run.settings.layout, run.settings.chunk_size)
-    return run.encoded.get(("video", what, how), make)[0]
+    return run.encoded.get(("video", what), make)[0]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tuner.engine.placement import Placement
 from tuner.engine.weights import BlockWeights, PackedModule
@@ -38,11 +38,11 @@ def streamed_encoder(encoder: Any, settings: Settings, placement: Placement) -> 
         settings: ``cache_capacity`` and ``prefetch``.
         placement: Moves the weights.
     """
-    layers, table = _layers(encoder), encoder.get_input_embeddings()
-    trunk = PackedModule(encoder, placement, without=[layers, table])
+    table, *layers = encoder_blocks(encoder)
+    trunk = PackedModule(encoder, placement, without=[table, *layers])
     trunk.bind(trunk.views(placement.to_device(trunk.host)))
     counter = placement.meter.caches["weights"]
-    blocks = BlockWeights(list(layers), placement, settings.cache_bytes, settings.prefetch, counter)
+    blocks = BlockWeights(layers, placement, settings.cache_bytes, settings.prefetch, counter)
 
     def encode(tokens: Tokens) -> Tensor:
         with placement.meter.host():
@@ -75,7 +75,10 @@ def _states(encoder: Any, rows: Tensor, mask: Tensor | None, placement: Placemen
     return encoder(inputs_embeds=rows, attention_mask=placement.to_device(mask), use_cache=False)[0]
 
 
-def _layers(encoder: Any) -> Any:
+def encoder_blocks(encoder: Any) -> list[nn.Module]:
+    """The embedding table, then the layers in their order: what :func:`streamed_encoder` keeps apart."""
     if hasattr(encoder, "layers"):
-        return encoder.layers
-    return encoder.encoder.layer if hasattr(encoder.encoder, "layer") else encoder.encoder.block
+        layers = encoder.layers
+    else:
+        layers = encoder.encoder.layer if hasattr(encoder.encoder, "layer") else encoder.encoder.block
+    return [encoder.get_input_embeddings(), *layers]

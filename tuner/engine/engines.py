@@ -16,7 +16,7 @@ from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTra
 from torch import Tensor, nn
 
 from tuner.engine.denoise import Denoiser
-from tuner.engine.encoders import Encode, resident_encoder, streamed_encoder
+from tuner.engine.encoders import Encode, encoder_blocks, resident_encoder, streamed_encoder
 from tuner.engine.placement import Placement
 from tuner.engine.transformer import TransformerRunner
 from tuner.engine.vae import VaeRunner
@@ -89,9 +89,12 @@ class Stock:
     def resident(self) -> Iterator[object]:
         parts = self._components
         with ExitStack() as stack:
-            for module in (parts.text_encoder, parts.text_encoder_2, parts.transformer, parts.vae):
-                if module is not None:
-                    stack.enter_context(on_device(module, self._placement))
+            for encoder in (parts.text_encoder, parts.text_encoder_2):
+                if encoder is not None:
+                    stack.enter_context(on_device(encoder, self._placement, encoder_blocks(encoder)))
+            blocks = list(parts.transformer.transformer_blocks)
+            stack.enter_context(on_device(parts.transformer, self._placement, blocks))
+            stack.enter_context(on_device(parts.vae, self._placement))
             yield None
 
     def encoder(self, encoder: nn.Module) -> AbstractContextManager[Encode]:

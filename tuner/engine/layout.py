@@ -86,6 +86,17 @@ class Contiguous:
         return functional.pad(frames, (0, 1, 0, 1))
 
 
+class Windowed(Contiguous):
+    """One 3-D convolution per temporal window, as diffusers computes them: the same bits, whatever the chunk."""
+
+    def convolve(self, conv: nn.Conv3d, kernels: Kernels, past: Tensor | None, frames: Tensor) -> Tensor:
+        taps, stride = _ints(conv.kernel_size)[0], _ints(conv.stride)[0]
+        together = frames if past is None else torch.cat([past, frames], dim=self.time)
+        starts = range(0, together.shape[self.time] - taps + 1, stride)
+        windows = [together.narrow(self.time, start, taps) for start in starts]
+        return torch.cat([super(Windowed, self).convolve(conv, kernels, None, window) for window in windows], 2)
+
+
 class _FrameAfterFrame:
     """What the two layouts of ``[T, C, H, W]`` blocks share."""
 

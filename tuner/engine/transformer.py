@@ -50,7 +50,7 @@ class TransformerRunner:
         self._placement = Placement(device, meter)
         self._meter = self._placement.meter
         self._conditions = ConditionCache(settings.cache_bytes, self._meter.caches["conditions"])
-        self._trunk = PackedModule(model, self._placement, without=[model.transformer_blocks])
+        self._trunk = PackedModule(model, self._placement, without=list(model.transformer_blocks))
         self._trunk.bind(self._trunk.views(self._placement.to_device(self._trunk.host)))
         self._blocks: BlockWeights | None = None
 

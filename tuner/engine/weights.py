@@ -107,14 +107,26 @@ class PackedModule:
 
 
 @contextmanager
-def on_device(module: nn.Module, placement: Placement) -> Iterator[None]:
-    """All weights of ``module`` on the device while the context lasts."""
-    packed = PackedModule(module, placement)
-    packed.bind(packed.views(placement.to_device(packed.host)))
+def on_device(module: nn.Module, placement: Placement, blocks: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """All weights of ``module`` on the device while the context lasts.
+
+    Args:
+        module: Its weights are on the host.
+        placement: Moves them.
+        blocks: Parts to pack each by itself, as :class:`BlockWeights` does, so that a model that is run both
+            ways is packed once.
+    """
+    packed = [
+        PackedModule(module, placement, without=blocks),
+        *(PackedModule(block, placement) for block in blocks),
+    ]
+    for part in packed:
+        part.bind(part.views(placement.to_device(part.host)))
     try:
         yield
     finally:
-        packed.unbind()
+        for part in packed:
+            part.unbind()
 
 
 class _Slot:
