@@ -200,3 +200,10 @@ def test_a_pickle_and_a_missing_file_are_refused(tmp_path):
     for name in ("a.pt", "gone.safetensors"):
         with pytest.raises(BadInput, match=name):
             load_model("demo", device="cpu", loras=[(tmp_path / name, 1.0)])
+
+
+def test_a_file_that_does_not_fit_is_refused_before_the_model_is_read(tmp_path, checkpoint):
+    save_file(DOWN, tmp_path / "a.safetensors")
+    (checkpoint / "transformer/diffusion_pytorch_model.safetensors").write_bytes(b"never opened")
+    with pytest.raises(BadInput, match=r"a\.safetensors"):
+        load_model(checkpoint, device="cpu", loras=[(tmp_path / "a.safetensors", 1.0)])

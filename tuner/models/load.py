@@ -17,7 +17,7 @@ from tuner.models.download import available
 from tuner.models.files import MODEL_INDEX, check_links, label, missing, read_json
 from tuner.models.fit import check_fit
 from tuner.models.layout import Family, family_of
-from tuner.models.lora import checked_loras, merge_loras
+from tuner.models.lora import checked_loras, merge_loras, planned_merge
 from tuner.models.parts import text_parts, transformer_part, vae_part
 from tuner.models.qwen import load_qwen_tokenizer
 from tuner.models.registry import find_model
@@ -51,6 +51,7 @@ def load_model(
     Raises:
         BadInput: No such model, its folder is incomplete, damaged or of another architecture, or a LoRA does not
             fit it.
+        TunerError: A download broke off.
     """
     info = find_model(name_or_path)
     where = _device(device)
@@ -66,13 +67,14 @@ def load_model(
         text_parts(path, family),
     )
     check_fit(transformer, vae, texts)
+    additions = planned_merge(transformer.module, added)
     scheduler = read_scheduler(path / "scheduler" / "scheduler_config.json")
     tokenizers = load_tokenizers(path, family)
     for part in (transformer, vae, *texts):
         fill(part, dtype, allow_pickle)
         if part.tied:
             part.module.set_input_embeddings(part.module.get_input_embeddings())  # type: ignore[operator]
-    merge_loras(transformer.module, added)
+    merge_loras(transformer.module, additions)
     modules: list[Any] = [text.module for text in texts]
     return Components(
         name=info.name,

@@ -74,6 +74,9 @@ class _Pair:
         return (up @ down).mul_(scale).reshape(shape)
 
 
+MergePlan = dict[str, list[_Pair]]
+
+
 def checked_loras(loras: Sequence[tuple[str | Path, float]]) -> list[Lora]:
     """The files and weights a person gave, opened but not read.
 
@@ -92,11 +95,12 @@ def checked_loras(loras: Sequence[tuple[str | Path, float]]) -> list[Lora]:
     return found
 
 
-@torch.no_grad()
-def merge_loras(transformer: nn.Module, loras: Sequence[Lora]) -> None:
-    """Add ``loras`` to the transformer's weights, all of them or, where one does not fit, none.
+def planned_merge(transformer: nn.Module, loras: Sequence[Lora]) -> MergePlan:
+    """Which layers the files add to; every name and shape is checked, so that merging cannot stop half way.
 
-    The sum is taken in float32 and rounded once; the order of the files does not matter.
+    Args:
+        transformer: Its weights may be on the meta device still.
+        loras: From :func:`checked_loras`.
 
     Raises:
         BadInput: A tensor of a file has no place here; the message names the first.
@@ -104,14 +108,23 @@ def merge_loras(transformer: nn.Module, loras: Sequence[Lora]) -> None:
     layers = {
         name: module for name, module in transformer.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
     }
-    pairs: defaultdict[str, list[_Pair]] = defaultdict(list)
+    plan: MergePlan = {}
     for lora in sorted(loras, key=lambda lora: (lora.path, lora.weight)):
         for name, pair in _pairs(lora, layers):
-            pairs[name].append(pair)
-    for name, added in pairs.items():
-        weight = layers[name].weight
+            plan.setdefault(name, []).append(pair)
+    return plan
+
+
+@torch.no_grad()
+def merge_loras(transformer: nn.Module, plan: MergePlan) -> None:
+    """Add what ``plan`` says to the transformer's weights.
+
+    The sum is taken in float32 and rounded once; the order of the files does not matter.
+    """
+    for name, pairs in plan.items():
+        weight: Any = transformer.get_submodule(name).weight
         total = weight.float()
-        for pair in added:
+        for pair in pairs:
             total = total + pair.added(weight.shape)
         weight.copy_(total)
 
