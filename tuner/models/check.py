@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from tuner.errors import BadInput
+from tuner.models.family import Family, family_of
 from tuner.models.files import MODEL_INDEX, PARTS, check_links, is_snapshot, label, read_json, weight_files
 from tuner.models.fit import check_fit
 from tuner.models.headers import unwritten
-from tuner.models.layout import Family, family_of
 from tuner.models.load import load_tokenizers, read_scheduler
 from tuner.models.parts import text_parts, transformer_part, vae_part
 from tuner.models.tensors import SafetensorsFile, TensorFile, open_tensors

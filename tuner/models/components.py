@@ -15,7 +15,7 @@ from transformers import BertModel, BertTokenizer, T5EncoderModel, T5Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLTextModel
 
-from tuner.models.layout import Family
+from tuner.models.family import Family
 
 
 @dataclass

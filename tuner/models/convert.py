@@ -18,10 +18,10 @@ from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTra
 from tuner.errors import BadInput, TunerError
 from tuner.models.check import check_model
 from tuner.models.config_checks import arguments
+from tuner.models.family import Family, family_of, model_parts, weight_parts
 from tuner.models.files import MODEL_INDEX, read_json, weight_files, weight_stem
 from tuner.models.headers import DTYPE_BYTES, Entry
 from tuner.models.keys import to_diffusers
-from tuner.models.layout import Family, family_of, model_parts, weight_parts
 from tuner.models.tensors import TensorFile, open_tensors
 
 SHARD_BYTES = 5 * 10**9

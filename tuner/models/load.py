@@ -14,9 +14,9 @@ from tuner.models import config_checks
 from tuner.models.components import Components
 from tuner.models.config_checks import check
 from tuner.models.download import available
+from tuner.models.family import Family, family_of
 from tuner.models.files import MODEL_INDEX, check_links, label, missing, read_json
 from tuner.models.fit import check_fit
-from tuner.models.layout import Family, family_of
 from tuner.models.lora import checked_loras, merge_loras, planned_merge
 from tuner.models.parts import text_parts, transformer_part, vae_part
 from tuner.models.qwen import load_qwen_tokenizer

@@ -18,9 +18,9 @@ from tuner.errors import BadInput
 from tuner.models import config_checks
 from tuner.models.attention import use_original_attention
 from tuner.models.config_checks import arguments, check
+from tuner.models.family import Family
 from tuner.models.files import label, read_json
 from tuner.models.keys import transformer_naming
-from tuner.models.layout import Family
 from tuner.models.qwen import build_qwen, qwen_naming
 from tuner.models.rotary import use_original_rotary
 from tuner.models.weights import Part

@@ -11,9 +11,9 @@ from huggingface_hub import try_to_load_from_cache
 from platformdirs import user_data_path
 
 from tuner.errors import BadInput
+from tuner.models.family import Family, family_of, is_whole, model_parts
 from tuner.models.files import MODEL_INDEX
 from tuner.models.headers import read_header
-from tuner.models.layout import Family, family_of, is_whole, model_parts
 from tuner.request import MAX_FRAMES
 from tuner.settings import Text
 
