@@ -51,7 +51,7 @@ Seconds = Annotated[float, AfterValidator(_not_negative)]
 
 
 class PresetRequest(Checked):
-    """What of a request a preset remembers: everything but the pictures; None leaves the model's default."""
+    """What of a request a preset remembers: everything but pictures and source clip; None leaves the default."""
 
     prompt: str | None = None
     negative_prompt: str | None = None
@@ -64,6 +64,7 @@ class PresetRequest(Checked):
     seed: int | None = None
     scheduler: Scheduler | None = None
     noise_aug_strength: float | None = None
+    num_clips: int | None = None
 
     @model_validator(mode="after")
     def _as_a_request_allows(self) -> Self:

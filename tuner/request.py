@@ -17,6 +17,10 @@ MAX_PROMPT_CHARACTERS = 5000
 MAX_PIXELS = 50_000_000
 MAX_FRAMES = 49
 
+PICTURES = ("start_image", "end_image", "mask")
+FILES = (*PICTURES, "source_video")
+"""The fields that hold a file rather than a word or a number."""
+
 Scheduler = Literal["ddim", "euler", "euler-a", "dpm++", "pndm", "unipc", "flow"]
 Picture = str | Path | Image.Image | np.ndarray
 Clip = str | Path | np.ndarray

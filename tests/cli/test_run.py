@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
+from PIL import Image
 
+from tests.clips import a_clip
 from tuner.meter.events import STAGES
 from tuner.presets import read_preset
 from tuner.runs import Store
@@ -33,7 +35,7 @@ def test_run_makes_a_clip_and_ends_with_the_json(tuner: Callable, tmp_path: Path
     assert len(report["measured"]["step_seconds"]) == 2
     assert {stage["name"] for stage in report["measured"]["stages"]} <= set(STAGES)
     assert report["forecast"] is None
-    assert report["video"] == str(tmp_path / "out" / "video.mp4")
+    assert report["videos"] == [report["video"]] == [str(tmp_path / "out" / "video.mp4")]
     assert frames_of(report["video"]) == 5
     assert "denoise" in done.err and "peak" in done.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["video.mp4"]
@@ -58,6 +60,41 @@ def test_a_clip_is_never_replaced_and_runs_again_as_its_own_preset(tuner: Callab
     assert Path(again.json["video"]).name == f"{again.json['run_id']}.mp4"
     assert again.json["settings"] == first.json["settings"]
     assert read_preset(again.json["video"]).request == read_preset(first.json["video"]).request
+
+
+def test_several_clips_are_numbered_and_kept_together(tuner: Callable, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "video-2.mp4").write_text("mine")
+    wanted = (*TINY, "--num-clips", 2, "--seed", 5, "--out", out, "--quiet", "--json")
+    report = tuner("run", *wanted).json
+    first, second = report["videos"]
+    assert report["video"] == first == str(out / f"{report['run_id']}.mp4")
+    assert second == str(out / f"{report['run_id']}-2.mp4")
+    assert (out / "video-2.mp4").read_text() == "mine"
+    assert [read_preset(video).request.seed for video in (first, second)] == [5, 6]
+    assert [read_preset(video).request.num_clips for video in (first, second)] == [1, 1]
+    store = Store(tmp_path / "home")
+    record = store.get(report["run_id"])
+    assert record is not None and [video.name for video in record.videos] == ["video.mp4", "video-2.mp4"]
+    assert [frames_of(str(video)) for video in record.videos] == [5, 5]
+    store.close()
+
+
+def test_a_clip_is_changed_where_the_mask_is_white(tuner: Callable, tmp_path: Path) -> None:
+    clip = a_clip(tmp_path / "clip.webm", frames=9)
+    Image.new("L", (32, 32), 255).save(tmp_path / "mask.png")
+    given = ("--source-video", clip, "--mask", tmp_path / "mask.png", "--strength", 0.6)
+    done = tuner("run", *TINY, *given, "--out", tmp_path, "--quiet", "--json")
+    assert done.code == 0
+    assert frames_of(done.json["video"]) == 5
+    store = Store(tmp_path / "home")
+    record = store.get(done.json["run_id"])
+    assert record is not None
+    kept = {name: Path(record.request[name]).name for name in ("source_video", "mask")}
+    assert kept == {"source_video": "source_video.webm", "mask": "mask.png"}
+    assert record.request["strength"] == 0.6
+    store.close()
 
 
 def test_bad_input_writes_nothing(tuner: Callable, tmp_path: Path) -> None:

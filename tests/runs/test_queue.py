@@ -166,7 +166,7 @@ def test_bad_input_is_refused_before_it_becomes_a_run(registry: Registry) -> Non
     before = registry.history()
     with pytest.raises(BadInput, match="demo"):
         registry.submit("dmeo", TINY, Settings())
-    with pytest.raises(BadInput, match="put its folder at"):
+    with pytest.raises(BadInput, match="an installed model"):
         registry.submit("easyanimate-v5-7b-inp", TINY, Settings())
     with pytest.raises(BadInput, match="end_image"):
         submit(registry, TINY.replace(end_image="/nowhere.png"))
@@ -179,7 +179,7 @@ def test_what_fails_in_the_worker_is_one_line_and_the_next_run_works(registry: R
     run_id = registry.submit(str(tmp_path / "broken"), TINY, Settings())
     status, events = follow(registry, run_id)
     assert status == "failed"
-    assert "model_index.json" in events[-1]["message"] and "\n" not in events[-1]["message"]
+    assert "broken/text_encoder/config.json" in events[-1]["message"] and "\n" not in events[-1]["message"]
     assert follow(registry, submit(registry))[0] == "done"
 
 

@@ -3,6 +3,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -66,6 +67,15 @@ def test_a_clip_outside_of_the_data_directory_stays_where_it_is(tmp_path: Path) 
     record = store.get("one")
     assert record is not None and record.video == tmp_path / "clips" / "video.mp4"
     store.close()
+
+
+def test_the_clips_of_a_run_are_those_that_are_there(tmp_path: Path) -> None:
+    for name in ("video.mp4", "video-3.mp4", "video-4.mp4"):
+        (tmp_path / name).touch()
+    record = replace(a_record(video=tmp_path / "video.mp4"), request={"num_clips": 3})
+    assert [video.name for video in record.videos] == ["video.mp4", "video-3.mp4"]
+    assert replace(record, request={}).videos == [tmp_path / "video.mp4"]
+    assert replace(record, video=None).videos == []
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "cancelling"])

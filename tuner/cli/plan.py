@@ -13,7 +13,8 @@ from tuner.errors import BadInput
 from tuner.models.download import available
 from tuner.models.registry import find_model
 from tuner.presets import Preset
-from tuner.request import Request, open_picture
+from tuner.request import Request
+from tuner.runs.given import check_given
 from tuner.settings import Settings, parse_knob
 
 _DEFAULT_MODEL = "demo"
@@ -56,9 +57,7 @@ def make_plan(model: str, preset: str, knobs: Sequence[str], flags: Mapping[str,
     request = Request(**{**defaults, **start.request.given, **given})
     if request.frames > info.max_frames:
         raise BadInput("frames", request.frames, f"at most {info.max_frames} with this model")
-    for field in ("start_image", "end_image"):
-        if (picture := getattr(request, field)) is not None:
-            open_picture(field, picture)
+    check_given(request)
     settings = start.settings.replace(**dict(parse_knob(knob) for knob in knobs))
     available(info)  # last, as it may be a long download
     return Plan(model, request, settings, start.name)

@@ -42,7 +42,7 @@ class Progress:
             case StageStarted(stage="denoise"):
                 self._open("denoise", self._request.steps, "step")
             case StageStarted(stage="decode"):
-                self._open("decode", self._request.frames, "frame")
+                self._open("decode", self._request.frames * self._request.num_clips, "frame")
             case StageStarted(stage=stage):
                 self._close()
                 tqdm.write(stage, file=sys.stderr)

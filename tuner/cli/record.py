@@ -16,7 +16,7 @@ from tuner.errors import TunerError
 from tuner.meter.events import Event, Finished, to_json
 from tuner.runs.endings import ending_of, keep_traceback
 from tuner.runs.recorder import Recorder, new_run_id
-from tuner.runs.store import Store, writing
+from tuner.runs.store import Store, numbered, writing
 
 _VIDEO = "video.mp4"
 
@@ -60,18 +60,21 @@ class Record:
             with self._warned():
                 self._recorder.tell(to_json(event))
 
-    def finish(self, event: Finished, video: Path) -> None:
-        """Record the end, with a copy of the clip that the page can play."""
+    def finish(self, event: Finished, videos: list[Path]) -> None:
+        """Record the end, with copies of the clips that the page can play."""
         if self._recorder:
-            copy = self._recorder.folder / _VIDEO
+            first = self._recorder.folder / _VIDEO
+            copies = [numbered(first, number) for number in range(1, len(videos) + 1)]
             try:
-                with writing(copy):
-                    shutil.copyfile(video, copy)
+                for video, copy in zip(videos, copies, strict=True):
+                    with writing(copy):
+                        shutil.copyfile(video, copy)
             except TunerError as error:
                 print(f"warning: the page cannot play this clip: {error}", file=sys.stderr)
-                copy.unlink(missing_ok=True)
-                copy = video
-            self.tell(replace(event, video=str(copy)))
+                for copy in copies:
+                    copy.unlink(missing_ok=True)
+                first = videos[0]
+            self.tell(replace(event, video=str(first)))
 
     @contextmanager
     def _warned(self) -> Iterator[None]:

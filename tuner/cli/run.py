@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from tuner.cli.record import Record
 from tuner.errors import BadInput
 from tuner.meter.events import Event, Finished, StageStarted
 from tuner.runs.endings import ending_of
-from tuner.runs.store import writing
+from tuner.runs.store import numbered, writing
 from tuner.settings import GIB, KNOBS
 
 _VIDEO = "video.mp4"
@@ -86,6 +86,22 @@ def run(
             help="Noise added to the pictures before they are encoded.",
         ),
     ] = None,
+    num_clips: Annotated[
+        int | None,
+        typer.Option(parser=_whole("num_clips"), metavar="N", help="Clips to make: seeds SEED, SEED + 1, ..."),
+    ] = None,
+    source_video: Annotated[
+        str | None, typer.Option(metavar="F", help="Clip to change; needs --mask, or --strength below 1.")
+    ] = None,
+    mask: Annotated[
+        str | None, typer.Option(metavar="F", help="Picture, white where the source clip is made anew.")
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            parser=_number("strength"), metavar="X", help="How much of the source clip is noised away, up to 1."
+        ),
+    ] = None,
     knobs: Annotated[
         list[str] | None,
         typer.Option(
@@ -101,11 +117,11 @@ def run(
         ),
     ] = None,
     models_dir: ModelsDir = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the clip; made when missing.")] = Path(),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the clips; made when missing.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Make a clip. A flag beats the preset, the preset beats the model's default."""
+    """Make a clip, or several of one prompt. A flag beats the preset, the preset beats the model's default."""
     flags = {
         "prompt": prompt,
         "negative_prompt": negative_prompt,
@@ -120,31 +136,36 @@ def run(
         "seed": seed,
         "scheduler": scheduler,
         "noise_aug_strength": noise_aug_strength,
+        "num_clips": num_clips,
+        "source_video": source_video,
+        "mask": mask,
+        "strength": strength,
     }
     added = [parse_lora(text) for text in loras or []]
     plan = make_plan(model, preset, knobs or [], flags)
     with _working_folder(out) as folder, Record(plan) as record:
         try:
             finished = _generate(plan, added, folder, record, quiet)
-            video = _put(folder / _VIDEO, out, record.run_id)
-            record.finish(finished, video)
+            videos = _put(folder / _VIDEO, plan.request.num_clips, out, record.run_id)
+            record.finish(finished, videos)
         except BaseException as error:
             if as_json:
                 status, message = ending_of(error)
                 print(json.dumps(_report(plan, record.run_id, status, message=message)))
             raise
     if as_json:
-        print(json.dumps(_report(plan, record.run_id, "done", video, finished.measured)))
+        print(json.dumps(_report(plan, record.run_id, "done", videos, finished.measured)))
     else:
         peak, seconds = finished.measured["peak_allocated_bytes"] / GIB, finished.measured["seconds"]
-        print(f"{video}  ({seconds:.1f} s, peak {peak:.2f} GiB allocated)")
+        names = "  ".join(str(video) for video in videos)
+        print(f"{names}  ({seconds:.1f} s, peak {peak:.2f} GiB allocated)")
 
 
 def _report(
     plan: Plan,
     run_id: str,
     status: str,
-    video: Path | None = None,
+    videos: Sequence[Path] = (),
     measured: dict[str, Any] | None = None,
     message: str = "",
 ) -> dict[str, Any]:
@@ -153,7 +174,8 @@ def _report(
         "run_id": run_id,
         "status": status,
         "message": message,
-        "video": str(video) if video else None,
+        "video": str(videos[0]) if videos else None,
+        "videos": [str(video) for video in videos],
         "width": plan.request.width,
         "height": plan.request.height,
         "frames": plan.request.frames,
@@ -228,10 +250,15 @@ def _working_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _put(video: Path, out: Path, run_id: str) -> Path:
-    """Move the finished clip into ``out``, beside what is there."""
+def _put(first: Path, clips: int, out: Path, run_id: str) -> list[Path]:
+    """Move the finished clips into ``out``, beside what is there."""
+    numbers = range(1, clips + 1)
     place = out / _VIDEO
-    if place.exists():
+    if any(numbered(place, number).exists() for number in numbers):
         place = out / f"{run_id}.mp4"
-    with writing(place):
-        return video.replace(place).absolute()
+    placed = []
+    for number in numbers:
+        target = numbered(place, number)
+        with writing(target):
+            placed.append(numbered(first, number).replace(target).absolute())
+    return placed

@@ -14,7 +14,8 @@ from typing import Any
 
 from tuner.meter.events import Failed, to_json
 from tuner.presets import save_preset
-from tuner.request import Request, open_picture
+from tuner.request import Request
+from tuner.runs.given import keep_given
 from tuner.runs.store import RunRecord, Store, writing
 from tuner.settings import Settings
 
@@ -30,7 +31,7 @@ def new_run_id() -> str:
 class Recorder:
     """One run on its way: its row, its folder, its events. ``saved`` once its end is written down.
 
-    The folder gets copies of the start and end pictures, ``preset.toml``, and ``events.jsonl`` line by line.
+    The folder gets copies of the pictures and the source clip, ``preset.toml``, and ``events.jsonl`` line by line.
 
     Args:
         store: Where it is written.
@@ -42,7 +43,7 @@ class Recorder:
         run_id: Its id; a new one when empty.
 
     Raises:
-        BadInput: A picture cannot be used.
+        BadInput: A picture or the source clip cannot be used.
         TunerError: The data directory cannot be written.
     """
 
@@ -62,18 +63,12 @@ class Recorder:
         self.saved = False
         self._store = store
         self._lock = threading.Lock()
-        pictures = {
-            name: open_picture(name, getattr(request, name))
-            for name in ("start_image", "end_image")
-            if getattr(request, name) is not None
-        }
         try:
             with writing(self.folder):
                 self.folder.mkdir(parents=True)
-                for name, picture in pictures.items():
-                    picture.save(self._picture(name), compress_level=1)
+            self.request = keep_given(request, self.folder)
+            with writing(self.folder):
                 self._log = (self.folder / EVENTS_FILE).open("a", encoding="utf-8", buffering=1)
-            self.request = request.replace(**{name: str(self._picture(name)) for name in pictures})
             self.record = RunRecord(
                 id=run_id,
                 created=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -88,9 +83,6 @@ class Recorder:
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
-
-    def _picture(self, name: str) -> Path:
-        return self.folder / f"{name}.png"
 
     def _save_preset(self) -> None:
         save_preset(

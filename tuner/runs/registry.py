@@ -64,7 +64,7 @@ class Registry:
 
         Args:
             model: Name or folder of the model.
-            request: What to make; its pictures are copied.
+            request: What to make; its pictures and source clip are copied.
             settings: How to make it.
             preset: Name of the preset it started from.
 
@@ -72,7 +72,7 @@ class Registry:
             The id of the run.
 
         Raises:
-            BadInput: The model is unknown or not installed, or a picture cannot be used.
+            BadInput: The model is unknown or not installed, or a picture or the source clip cannot be used.
             TunerError: The data directory cannot be written.
         """
         find_model(model).folder()

@@ -20,6 +20,7 @@ import psutil
 from platformdirs import user_data_path
 
 from tuner.errors import BadInput, TunerError
+from tuner.request import FILES
 
 SCHEMA = 1
 
@@ -55,10 +56,10 @@ class RunRecord:
         created: When it was asked for, ISO 8601 with the zone.
         status: queued, running, cancelling, done, cancelled, out of memory, crashed or failed.
         model: Name or folder of the model.
-        request: The request as JSON; pictures are paths of copies in the run's folder.
+        request: The request as JSON; pictures and source clip are paths of copies in the run's folder.
         settings: The knobs as JSON.
         measured: As in the JSON of ``tuner run``, once it is done.
-        video: The mp4, once it is written.
+        video: The mp4 of the first clip, once it is written.
         message: One line on why it ended early.
         preset: Name of the preset it started from.
         queue_position: 1 for the next to run, 0 when it does not wait.
@@ -80,6 +81,20 @@ class RunRecord:
     def active(self) -> bool:
         """Whether it has yet to end."""
         return self.status in ACTIVE
+
+    @property
+    def videos(self) -> list[Path]:
+        """The mp4s of all clips that are there, the first one first."""
+        if self.video is None:
+            return []
+        clips = self.request.get("num_clips", 1)
+        others = [numbered(self.video, number) for number in range(2, clips + 1)]
+        return [self.video, *(path for path in others if path.is_file())]
+
+
+def numbered(first: Path, number: int) -> Path:
+    """The file of clip ``number`` beside that of the first: ``video.mp4``, ``video-2.mp4``, ..."""
+    return first if number == 1 else first.with_stem(f"{first.stem}-{number}")
 
 
 def default_data_dir() -> Path:
@@ -220,7 +235,7 @@ class Store:
             created=created,
             status=status,
             model=model,
-            request=_with_pictures(json.loads(request), lambda name: str(folder / name)),
+            request=_with_files(json.loads(request), lambda name: str(folder / name)),
             settings=json.loads(settings),
             measured=json.loads(measured) if measured else None,
             video=folder / video if video else None,
@@ -247,7 +262,7 @@ def _row(record: RunRecord, folder: Path) -> tuple[object, ...]:
         record.created,
         record.model,
         record.preset,
-        json.dumps(_with_pictures(record.request, lambda path: _inside(path, folder))),
+        json.dumps(_with_files(record.request, lambda path: _inside(path, folder))),
         json.dumps(record.settings),
     )
 
@@ -257,6 +272,5 @@ def _inside(path: str, folder: Path) -> str:
     return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
 
 
-def _with_pictures(request: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    pictures = {name: change(request[name]) for name in ("start_image", "end_image") if request.get(name)}
-    return {**request, **pictures}
+def _with_files(request: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    return {**request, **{name: change(request[name]) for name in FILES if request.get(name)}}
