@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict
+from types import TracebackType
+from typing import Self, TypedDict
 
+import psutil
 import torch
 
 import tuner
@@ -31,6 +34,26 @@ class Versions(TypedDict):
     tuner: str
 
 
+class Others:
+    """How busy other programs keep the machine while a benchmark runs: seconds taken beside them are too many.
+
+    Used as a context; ``cores`` is the mean number of cores they used, known when it ends.
+    """
+
+    cores = 0.0
+
+    def __enter__(self) -> Self:
+        self._own, self._all, self._began = _own_seconds(), _all_seconds(), time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        seconds = time.perf_counter() - self._began
+        others = (_all_seconds() - self._all) - (_own_seconds() - self._own)
+        self.cores = round(max(0.0, others / seconds), 2)
+
+
 def this_machine(device: torch.device) -> Machine:
     """The machine, and the card when ``device`` is one."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
@@ -50,6 +73,16 @@ def these_versions() -> Versions:
 def today() -> str:
     """The date, UTC, as ``2026-01-31``."""
     return datetime.now(UTC).date().isoformat()
+
+
+def _own_seconds() -> float:
+    times = psutil.Process().cpu_times()
+    return times.user + times.system
+
+
+def _all_seconds() -> float:
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0)
 
 
 def _cpu_name(cpuinfo: Path) -> str:

@@ -8,6 +8,7 @@ that a machine that slows down slows all of them; the medians of those ratios ar
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tuner.bench.files import check_place, write_result
-from tuner.bench.machine import these_versions, this_machine, today
+from tuner.bench.machine import Others, these_versions, this_machine, today
 from tuner.engine import TransformerRunner, VaeRunner
 from tuner.meter.events import Event, to_json
 from tuner.meter.meter import Meter
@@ -82,7 +83,8 @@ def run(
     check_place(out)
     request = Request(prompt="a portrait", width=width, height=height, frames=frames, steps=steps, seed=1)
     components = load_model(model)
-    seconds = measure(request, components, repeats)
+    with Others() as others:
+        seconds = measure(request, components, repeats)
     ratios = {
         name: median(one / base for one, base in zip(each, seconds[UNMETERED], strict=True))
         for name, each in seconds.items()
@@ -96,6 +98,7 @@ def run(
         "date": today(),
         "machine": this_machine(components.device),
         "versions": these_versions(),
+        "other_programs_cores": others.cores,
         "request": {"width": width, "height": height, "frames": frames, "steps": steps},
         "repeats": repeats,
         "seconds": seconds,
@@ -104,6 +107,7 @@ def run(
     }
     for name, ratio in ratios.items():
         print(f"{name}: {ratio - 1:+.1%} run time (at most {bar - 1:+.0%})")
+    print(f"Other programs used {others.cores:.1f} of {os.cpu_count()} cores meanwhile.")
     if out:
         write_result(out, result)
     return result

@@ -6,6 +6,7 @@ medians. What was encoded is forgotten before each run, so that none profits fro
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from tuner.bench.files import check_place, write_result
-from tuner.bench.machine import these_versions, this_machine, today
+from tuner.bench.machine import Others, these_versions, this_machine, today
 from tuner.bench.table import strategies_tables
 from tuner.engine.generate import Result, generate
 from tuner.errors import OutOfMemory
@@ -111,7 +112,8 @@ def run(
         seed=1,
     )
     components = load_model(model)
-    rows = measure(request, components, repeats)
+    with Others() as others:
+        rows = measure(request, components, repeats)
     result = {
         "bench": "strategies",
         "command": f"tuner bench strategies --model {components.name} --width {width} --height {height}"
@@ -119,6 +121,7 @@ def run(
         "date": today(),
         "machine": this_machine(components.device),
         "versions": these_versions(),
+        "other_programs_cores": others.cores,
         "precision": str(components.dtype).removeprefix("torch."),
         "request": {"width": width, "height": height, "frames": frames, "steps": steps, "start_image": True},
         "repeats": repeats,
@@ -126,6 +129,7 @@ def run(
     }
     tables = strategies_tables(result)
     print(tables)
+    print(f"Other programs used {others.cores:.1f} of {os.cpu_count()} cores meanwhile.")
     if out:
         write_result(out, result, tables)
     return result
