@@ -49,6 +49,7 @@ any_preset = st.builds(
     gpu=any_line,
     settings=any_settings,
     request=any_request,
+    loras=st.dictionaries(any_line.filter(bool), st.floats(-10, 10), max_size=3),
     measured=any_measured,
 )
 
@@ -56,6 +57,13 @@ any_preset = st.builds(
 @given(any_preset)
 def test_parsing_what_was_dumped_gives_the_same_preset(preset: Preset) -> None:
     assert parse_preset(dump_preset(preset)) == preset
+
+
+@pytest.mark.parametrize(("loras", "named"), [("a = 11", "loras.a"), ('a = "1"', "loras"), ("a = nan", "loras")])
+def test_a_lora_needs_a_sane_weight(loras: str, named: str) -> None:
+    with pytest.raises(BadInput, match=named) as raised:
+        parse_preset(f"{HEAD}[loras]\n{loras}\n")
+    assert "\n" not in str(raised.value)
 
 
 def test_a_saved_preset_gives_python_the_same_settings(tmp_path: Path) -> None:
@@ -113,7 +121,7 @@ def test_every_shipped_preset_is_read_and_says_whether_it_was_measured() -> None
         (HEAD + "[request]\nframes = 1979-05-27", "request.frames", "a whole number"),
         (HEAD + '[request]\nstart_image = "a.png"', "request.start_image", "no such key"),
         (HEAD + "[measured]\nseconds = -1", "measured.seconds", "0 or more"),
-        (HEAD + "[extra]\n", "extra", "preset, settings, request, measured"),
+        (HEAD + "[extra]\n", "extra", "preset, settings, request, loras, measured"),
         ("settings = 4\n" + HEAD, "settings", "a table"),
         (HEAD + 'color = "red"\n', "preset.color", "name, schema, model, gpu"),
         (HEAD + "settings = {}\n", "preset.settings", "name, schema, model, gpu"),

@@ -1,7 +1,8 @@
 """Presets: settings as a small TOML file that a person can read, share and check.
 
-A preset has four tables: ``[preset]`` says what it is, ``[settings]`` holds the knobs, ``[request]`` the
-size it was made for, ``[measured]`` what it cost. A clip carries its own preset in its ``comment`` metadata.
+A preset has up to five tables: ``[preset]`` says what it is, ``[settings]`` holds the knobs, ``[request]``
+the size it was made for, ``[loras]`` the files merged into the model, ``[measured]`` what it cost. A clip
+carries its own preset in its ``comment`` metadata.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ SCHEMA = 1
 MAX_BYTES = 64 * 1024
 SHIPPED = Path(__file__).resolve().parent.parent / "presets"
 
-_TABLES = ("preset", "settings", "request", "measured")
+_TABLES = ("preset", "settings", "request", "loras", "measured")
+_MAX_LORA_WEIGHT = 10.0
 _MAX_NAME_CHARACTERS = 100
 _CLIP_MARK = b"ftyp"
 _NO_PRESET_IN_CLIP = "an mp4 made by EasyAnimate Tuner, or a preset file (.toml)"
@@ -42,6 +44,14 @@ def _one_line(value: str, info: ValidationInfo) -> str:
 def _not_negative(value: float, info: ValidationInfo) -> float:
     if value < 0:
         raise BadInput(info.field_name or "number", value, "0 or more")
+    return value
+
+
+def _lora_weights(value: dict[str, float]) -> dict[str, float]:
+    for file, weight in value.items():
+        if abs(weight) > _MAX_LORA_WEIGHT:
+            limit = _MAX_LORA_WEIGHT
+            raise BadInput(f"loras.{file}", weight, f"-{limit:g} to {limit:g}")
     return value
 
 
@@ -105,6 +115,7 @@ class Preset(Checked):
         gpu: The card it was made for, empty for any.
         settings: The knobs.
         request: Size and sampling defaults.
+        loras: LoRA files merged into the transformer, and how much of each.
         measured: What it cost; empty when it was never run.
 
     Raises:
@@ -116,6 +127,7 @@ class Preset(Checked):
     gpu: Line = ""
     settings: Settings = Settings()
     request: PresetRequest = PresetRequest()
+    loras: Annotated[dict[str, float], AfterValidator(_lora_weights)] = Field(default_factory=dict)
     measured: PresetMeasured = PresetMeasured()
 
 
@@ -198,6 +210,7 @@ def parse_preset(text: str) -> Preset:
     parts = {
         "settings": _checked(Settings, "settings", tables),
         "request": _checked(PresetRequest, "request", tables),
+        "loras": tables.get("loras", {}),
         "measured": _checked(PresetMeasured, "measured", tables),
     }
     return _checked(Preset, "preset", {"preset": {**head, **parts}})
@@ -235,6 +248,8 @@ def dump_preset(preset: Preset) -> str:
     document.add("settings", settings)
     if preset.request.given:
         document.add("request", _table(preset.request.given))
+    if preset.loras:
+        document.add("loras", _table(preset.loras))
     measured = {name: value for name, value in dict(preset.measured).items() if value is not None}
     if measured:
         table = _table(measured)
@@ -260,6 +275,7 @@ def save_preset(
     model: str = "",
     gpu: str = "",
     request: Request | PresetRequest | None = None,
+    loras: Mapping[str, float] | None = None,
     measured: Mapping[str, Any] | PresetMeasured | None = None,
 ) -> None:
     """Write ``settings`` to ``path`` as a preset, whole or not at all.
@@ -271,6 +287,7 @@ def save_preset(
         model: Name or folder of the model.
         gpu: The card it was made for.
         request: The request whose size and sampling become the preset's defaults.
+        loras: LoRA files merged into the model, and how much of each.
         measured: ``measured`` of a run with these settings.
 
     Raises:
@@ -283,6 +300,7 @@ def save_preset(
         gpu=gpu,
         settings=settings,
         request=PresetRequest.of(request) if isinstance(request, Request) else request or PresetRequest(),
+        loras=dict(loras or {}),
         measured=PresetMeasured.of(measured) if isinstance(measured, Mapping) else measured or PresetMeasured(),
     )
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")

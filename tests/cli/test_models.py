@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tuner.models.registry import find_model
+from tuner.presets import read_preset
 
 VAE = Path("vae/diffusion_pytorch_model.safetensors")
 
@@ -93,6 +95,22 @@ def write_lora(file: Path) -> Path:
     return file
 
 
+def pictures(clip: Path) -> bytes:
+    with av.open(str(clip)) as container:
+        return b"".join(frame.to_ndarray(format="rgb24").tobytes() for frame in container.decode(video=0))
+
+
+def test_a_clip_lists_its_loras_and_is_made_again_from_itself(tuner: Callable, tmp_path: Path) -> None:
+    lora = write_lora(tmp_path / "style.safetensors")
+    small = ("--width", 32, "--height", 32, "--frames", 5, "--steps", 1, "--json", "--quiet")
+    first = tuner("run", *small, "--lora", f"{lora}=0.5", "--out", tmp_path / "first").json["video"]
+    assert read_preset(first).loras == {str(lora): 0.5}
+    again = tuner("run", "--json", "--quiet", "--preset", first, "--out", tmp_path / "again").json["video"]
+    assert pictures(Path(again)) == pictures(Path(first))
+    lora.unlink()
+    assert tuner("run", "--preset", first).code == 2
+
+
 def test_a_lora_changes_the_clip_by_its_weight(tuner: Callable, tmp_path: Path) -> None:
     lora = write_lora(tmp_path / "style.safetensors")
     small = ("--width", 32, "--height", 32, "--frames", 5, "--steps", 1, "--json", "--quiet")
@@ -102,7 +120,7 @@ def test_a_lora_changes_the_clip_by_its_weight(tuner: Callable, tmp_path: Path) 
             "run", *small, "--out", tmp_path / name, *(part for file in options for part in ("--lora", file))
         )
         assert done.code == 0
-        clips[name] = Path(done.json["video"]).read_bytes()
+        clips[name] = pictures(Path(done.json["video"]))
     assert clips["plain"] == clips["none"]
     assert len({clips["plain"], clips["half"], clips["whole"]}) == 3
 

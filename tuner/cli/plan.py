@@ -29,15 +29,19 @@ class Plan:
         request: What to make.
         settings: How to make it.
         preset: Name of the preset it started from, or empty.
+        loras: Files to merge into the model, and how much of each.
     """
 
     model: str
     request: Request
     settings: Settings
     preset: str
+    loras: list[tuple[Path, float]]
 
 
-def make_plan(model: str, preset: str, knobs: Sequence[str], flags: Mapping[str, Any]) -> Plan:
+def make_plan(
+    model: str, preset: str, knobs: Sequence[str], flags: Mapping[str, Any], loras: Sequence[str] = ()
+) -> Plan:
     """Check everything that can be checked without the model's weights.
 
     Args:
@@ -45,6 +49,7 @@ def make_plan(model: str, preset: str, knobs: Sequence[str], flags: Mapping[str,
         preset: Name or file of a preset; empty for none.
         knobs: Assignments ``knob=value``.
         flags: Request fields; None where no flag was given.
+        loras: ``FILE`` or ``FILE=WEIGHT``, besides those of the preset.
 
     Raises:
         BadInput: Any of it is not allowed.
@@ -59,8 +64,10 @@ def make_plan(model: str, preset: str, knobs: Sequence[str], flags: Mapping[str,
         raise BadInput("frames", request.frames, f"at most {info.max_frames} with this model")
     check_given(request)
     settings = start.settings.replace(**dict(parse_knob(knob) for knob in knobs))
+    merged = dict(parse_lora(f"{file}={weight}") for file, weight in start.loras.items())
+    merged.update(parse_lora(text) for text in loras)
     available(info)  # last, as it may be a long download
-    return Plan(model, request, settings, start.name)
+    return Plan(model, request, settings, start.name, list(merged.items()))
 
 
 def parse_lora(text: str) -> tuple[Path, float]:

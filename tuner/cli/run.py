@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from tuner.cli.models import ModelsDir
-from tuner.cli.plan import Plan, make_plan, parse_lora
+from tuner.cli.plan import Plan, make_plan
 from tuner.cli.progress import Progress
 from tuner.cli.record import Record
 from tuner.errors import BadInput
@@ -141,11 +141,10 @@ def run(
         "mask": mask,
         "strength": strength,
     }
-    added = [parse_lora(text) for text in loras or []]
-    plan = make_plan(model, preset, knobs or [], flags)
+    plan = make_plan(model, preset, knobs or [], flags, loras or [])
     with _working_folder(out) as folder, Record(plan) as record:
         try:
-            finished = _generate(plan, added, folder, record, quiet)
+            finished = _generate(plan, folder, record, quiet)
             videos = _put(folder / _VIDEO, plan.request.num_clips, out, record.run_id)
             record.finish(finished, videos)
         except BaseException as error:
@@ -186,7 +185,7 @@ def _report(
     }
 
 
-def _generate(plan: Plan, loras: list[tuple[Path, float]], folder: Path, record: Record, quiet: bool) -> Finished:
+def _generate(plan: Plan, folder: Path, record: Record, quiet: bool) -> Finished:
     """Load the model and make the clip in ``folder``; what the engine said at its end."""
     ends: list[Finished] = []
     began = time.perf_counter()
@@ -204,7 +203,7 @@ def _generate(plan: Plan, loras: list[tuple[Path, float]], folder: Path, record:
         from tuner.engine.generate import generate
         from tuner.models.load import load_model
 
-        components = load_model(plan.model, plan.settings, loras=loras)
+        components = load_model(plan.model, plan.settings, loras=plan.loras)
         loaded = time.perf_counter() - began
         with _stoppable() as should_stop:
             generate(

@@ -174,6 +174,7 @@ def _writers(run: Run, output_dir: str | Path | None) -> list[VideoWriter]:
             model=run.components.name,
             settings=run.settings,
             request=PresetRequest.of(request.replace(seed=seed, num_clips=1)),
+            loras={str(file): weight for file, weight in run.components.loras},
         )
         path = Path(output_dir) / (f"video-{number + 1}.mp4" if number else "video.mp4")
         size = request.width, request.height
