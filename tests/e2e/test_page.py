@@ -13,6 +13,7 @@ from gradio_client import Client
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from tests.clips import a_clip
 from tuner.presets import parse_preset, read_preset
 
 LIVE = "#live [data-run]"
@@ -51,9 +52,9 @@ def choose(page: Page, menu: str, text: str) -> None:
     page.get_by_role("option", name=text).click()
 
 
-def toast(page: Page) -> str:
-    """The newest message, closed again."""
-    body = page.locator(".toast-body").last
+def toast(page: Page, about: str = "") -> str:
+    """The newest message, or the newest one ``about`` something, closed again."""
+    body = page.locator(".toast-body", has_text=about).last
     body.wait_for()
     text = body.inner_text()
     body.locator("button").first.click()
@@ -149,17 +150,67 @@ def test_a_second_tab_follows_and_its_cancel_is_seen_in_the_first(page: Page, ur
 
 
 def test_a_run_asked_for_while_another_is_made_waits_and_is_shown_in_its_turn(page: Page) -> None:
-    fill(page, prompt="first", **QUICK | {"frames": 49, "steps": 60})
+    fill(page, prompt="first", **QUICK | {"frames": 49, "steps": 200})
     first = generate(page)
     fill(page, **QUICK | {"steps": 2})
     page.locator("#generate").click()
     expect(page.locator(".toast-body")).to_contain_text("one run at a time")
     assert data(page)["run"] == first
+    page.locator("#cancel").click()
     page.wait_for_function(
         "id => document.querySelector('#live [data-run]').dataset.run !== id", arg=first, timeout=60_000
     )
     assert ended(page) == "done"
     assert data(page)["steps"] == "2"
+
+
+def test_several_clips_have_a_number_each_and_share_batches(page: Page) -> None:
+    fill(page, prompt="three", seed=7, num_clips=3, **QUICK | {"steps": 1})
+    page.locator("#knob-batch_size").get_by_text("6", exact=True).click()
+    run = generate(page)
+    assert ended(page) == "done"
+    expect(page.locator("#live [data-clip]")).to_have_text(["1", "2", "3"])
+    expect(page.locator("#live .clip")).to_contain_text("Seed 7", use_inner_text=True)
+    page.locator("#live [data-clip='2']").click()
+    expect(page.locator("#live .clip")).to_contain_text("Seed 9", use_inner_text=True)
+    video, link = page.locator("#live video"), page.locator("#live [data-k=download]")
+    assert (video.get_attribute("src") or "").endswith(f"{run}/video-3.mp4")
+    assert link.get_attribute("href") == video.get_attribute("src")
+    assert link.get_attribute("download") == f"easyanimate-{run}-3.mp4"
+    page.wait_for_function("document.querySelector('#live video').videoWidth === 64")
+    expect(page.locator(f"#runs tr[data-run='{run}']")).to_contain_text("×3")
+    page.reload()
+    expect(page.locator("#num_clips input")).to_have_value("3")
+    expect(page.locator("#knob-batch_size label.selected")).to_have_text("6")
+    fill(page, num_clips=1)
+    expect(page.locator("#knob-batch_size label")).to_have_text(["1", "2"])
+    expect(page.locator("#knob-batch_size label.selected")).to_have_text("2")
+
+
+def test_a_source_clip_is_changed_and_what_does_not_go_with_it_is_refused(
+    page: Page, client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "junk.mp4").write_bytes(b"no clip at all")
+    clip = a_clip(tmp_path / "clip.webm", frames=9)
+    fill(page, prompt="changed", **QUICK | {"steps": 2})
+    page.locator("#source-clip button.label-wrap").click()
+    chosen = page.locator("#source-video input[type=file]")
+    chosen.set_input_files(tmp_path / "junk.mp4")
+    assert "file with a video in it" in toast(page, "source_video")
+    chosen.set_input_files(clip)
+    expect(page.locator("#source-video video")).to_be_visible()
+    page.locator("#samples button").first.click()
+    expect(page.locator("#start-image img")).to_be_visible()
+    page.locator("#generate").click()
+    assert "start_image: 'a picture' is not allowed; allowed: given without source_video" in toast(
+        page, "start_image"
+    )
+    page.locator("#start-image button[aria-label='Remove Image']").click()
+    run = generate(page)
+    assert ended(page) == "done"
+    request = client.predict(run=run, api_name="/result")["request"]
+    assert Path(request["source_video"]).name == "source_video.webm"
+    assert (request["strength"], request["mask"]) == (0.7, None)
 
 
 def test_bad_input_is_one_line_and_nothing_is_lost(page: Page) -> None:
@@ -369,6 +420,7 @@ def test_a_run_of_a_program_is_stopped_by_a_program(client: Client) -> None:
     assert client.predict(run=run, api_name="/cancel")["status"] in ("cancelling", "cancelled")
     with pytest.raises(Exception, match="width: 130 is not allowed"):
         client.predict(prompt="x", request={"width": 130}, api_name="/run")
-    with pytest.raises(Exception, match="pictures come from the page"):
-        client.predict(prompt="x", request={"start_image": "/etc/passwd"}, api_name="/run")
+    for file in ("start_image", "mask", "source_video"):
+        with pytest.raises(Exception, match="files come from the page"):
+            client.predict(prompt="x", request={file: "/etc/passwd"}, api_name="/run")
     assert client.predict(run="gone", api_name="/result")["status"] == "unknown"

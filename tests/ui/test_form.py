@@ -15,13 +15,13 @@ from tuner.ui.knobs import cache_scale
 
 FORM: dict[str, Any] = {
     "prompt": "a ball", "negative_prompt": "", "width": 128.0, "height": 64, "frames": 9, "fps": 8, "steps": 4,
-    "guidance": 6, "seed": 1, "scheduler": "", "start_image": None, "end_image": None,
+    "guidance": 6, "seed": 1, "num_clips": 2.0, "scheduler": "", "start_image": None, "end_image": None,
 }  # fmt: skip
 
 
 def test_whole_numbers_may_come_as_floats_and_guidance_as_an_int() -> None:
     request = request_of(FORM)
-    assert (request.width, request.guidance, request.scheduler) == (128, 6.0, None)
+    assert (request.width, request.guidance, request.scheduler, request.num_clips) == (128, 6.0, None, 2)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,8 @@ def test_whole_numbers_may_come_as_floats_and_guidance_as_an_int() -> None:
         ("seed", -1),
         ("guidance", None),
         ("scheduler", "best"),
+        *(("num_clips", value) for value in (0, 5, 1.5, None)),
+        ("mask", "mask.png"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_name(field: str, value: object) -> None:
@@ -62,9 +64,12 @@ def test_a_draft_keeps_what_is_allowed_and_drops_the_rest() -> None:
         "chunk_size": 8,
         "layout": "heap",
         "cache_capacity": 2,
+        "num_clips": 3,
+        "strength": 0.5,
+        "source_video": "gone.mp4",
         "x": 1,
     }
-    assert drafted_fields(draft) == {"prompt": "球", "steps": 4}
+    assert drafted_fields(draft) == {"prompt": "球", "steps": 4, "num_clips": 3}
     knobs = drafted_knobs(draft, cache_scale(1024**2))
     assert knobs == {"chunk_size": 8, "cache_capacity": pytest.approx(2 / 1024)}
 

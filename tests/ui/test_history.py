@@ -33,6 +33,11 @@ def test_a_done_run_shows_what_it_was_and_what_it_cost() -> None:
         assert shown in html
 
 
+def test_several_clips_are_counted_and_one_is_not() -> None:
+    assert "st · ×3<" in history.table([replace(RECORD, request={**RECORD.request, "num_clips": 3})])
+    assert "st<" in history.table([replace(RECORD, request={**RECORD.request, "num_clips": 1})])
+
+
 def test_a_run_without_measurements_has_dashes() -> None:
     html = history.table([replace(RECORD, status="crashed", measured=None)])
     assert html.count("<td>–</td>") == 3

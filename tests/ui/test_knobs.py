@@ -11,6 +11,7 @@ from tuner.settings import GIB, KNOBS, Settings
 from tuner.ui.knobs import (
     BRANCHES,
     MIB,
+    batch_sizes,
     cache_scale,
     moved_capacity,
     notes,
@@ -85,6 +86,15 @@ def test_all_of_the_cache_stays_all_of_it_when_the_model_changes() -> None:
     assert moved_capacity(2.0, large, large) == 2.0
 
 
+def test_a_batch_can_hold_both_branches_of_every_clip() -> None:
+    assert batch_sizes(1) == (1, 2)
+    assert widget_of("batch_size", KNOBS["batch_size"], cache_scale(DEMO), clips=3).choices == (1, 2, 3, 4, 5, 6)
+    settings = Settings(batch_size=8)
+    assert [shown_values(settings, cache_scale(DEMO), clips)["batch_size"] for clips in (1, 3, 4)] == [2, 6, 8]
+    assert same_settings(settings, Settings(batch_size=2), cache_scale(DEMO))
+    assert not same_settings(settings, Settings(batch_size=2), cache_scale(DEMO), clips=4)
+
+
 def test_sliders_give_floats_where_a_knob_is_whole() -> None:
     assert settings_of({"prefetch": 2.0, "batch_size": 1.0}, cache_scale(DEMO)).prefetch == 2
 
@@ -108,4 +118,4 @@ def test_a_cpu_says_why_prefetch_does_nothing_and_a_card_does_not() -> None:
 
 def test_the_stock_engine_leaves_only_the_knobs_it_obeys() -> None:
     obeyed = set(KNOBS) - set(notes(CARD, "stock"))
-    assert obeyed == {"precision", "workers", "engine"}
+    assert obeyed == {"precision", "workers", "text_projection", "engine"}

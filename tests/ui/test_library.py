@@ -34,6 +34,7 @@ def test_what_is_saved_is_read_back_without_the_prompt(library: Library) -> None
     assert preset.settings == Settings(chunk_size=2, cache_capacity=0.25)
     assert preset.request.given == {
         "width": 256, "height": 128, "frames": 49, "fps": 8, "steps": 25, "guidance": 6.0,
+        "num_clips": 1,
     }  # fmt: skip
     assert library.entries()[-1].own
 

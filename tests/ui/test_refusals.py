@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.clips import a_clip
 from tuner.errors import BadInput, OutOfMemory
 from tuner.models.registry import find_model
 from tuner.presets import parse_preset, read_preset
 from tuner.request import Request, open_picture
+from tuner.runs.given import check_given, clip_seconds
 from tuner.settings import Settings
+from tuner.ui.form import request_of
 from tuner.ui.library import Library
 from tuner.ui.refusals import refusal
 
@@ -27,6 +30,14 @@ CAUSES: dict[str, Callable[[Path], object]] = {
     "prompt": lambda _: Request(prompt="x" * 10_000),
     "no guidance": lambda _: Request(guidance=None),
     "picture": lambda folder: open_picture("start_image", _file(folder, "junk.png")),
+    "clips": lambda _: request_of({"num_clips": 9}),
+    "clip and start": lambda _: Request(source_video="a.mp4", start_image="a.png", strength=0.5),
+    "mask alone": lambda _: Request(mask="a.png"),
+    "clip alone": lambda _: Request(source_video="a.mp4"),
+    "no clip": lambda folder: clip_seconds(_file(folder, "junk.mp4")),
+    "short clip": lambda folder: check_given(
+        Request(source_video=a_clip(folder / "short.mp4", frames=3), strength=0.5, frames=9)
+    ),
     "not installed": lambda _: find_model("easyanimate-v5-7b-inp").folder(),
     "no such model": lambda _: find_model("gone"),
     "no checkpoint": lambda folder: find_model(folder),
@@ -66,6 +77,12 @@ def test_fields_have_their_name_on_the_page() -> None:
     with pytest.raises(BadInput) as caught:
         Request(width=130)
     assert refusal(caught.value, "zh") == "宽度：不允许 130；允许：16 到 2048 像素之间 16 的倍数"
+
+
+def test_what_does_not_go_with_a_source_clip_is_said_by_its_name_on_the_page() -> None:
+    with pytest.raises(BadInput) as caught:
+        Request(source_video="a.mp4", start_image="a.png", strength=0.5)
+    assert refusal(caught.value, "zh") == "起始图片：不允许 图片；允许：不与源视频同时给出"
 
 
 def test_a_reason_without_translation_stays_as_it_is() -> None:

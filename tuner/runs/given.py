@@ -9,8 +9,6 @@ from tuner.errors import BadInput
 from tuner.request import FILES, PICTURES, Request, open_picture
 from tuner.runs.store import writing
 
-CLIP_ENDINGS = (".mp4", ".mov", ".webm", ".mkv", ".avi")
-
 # Containers only: ffmpeg also follows playlists, whatever their ending, and those name other files to read.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 _ALLOWED = "an existing MP4, MOV, WebM, MKV or AVI file with a video in it"

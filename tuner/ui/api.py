@@ -14,10 +14,10 @@ from gradio.events import api
 
 from tuner.errors import BadInput, TunerError
 from tuner.models.registry import find_model
-from tuner.request import Request
+from tuner.request import FILES, Request
 from tuner.runs import Registry
 from tuner.settings import Settings
-from tuner.ui.form import MODEL_DEFAULTS, PICTURES
+from tuner.ui.form import MODEL_DEFAULTS
 from tuner.ui.library import Library
 from tuner.ui.live import file_address
 
@@ -40,7 +40,7 @@ def publish(registry: Registry, library: Library) -> None:
             preset: Name of a preset, as /presets lists them; empty for the default settings.
             settings: Knobs by name that differ from the preset, such as {"chunk_size": 2}.
             request: Fields by name that differ from the model's defaults: negative_prompt, width, height,
-                frames, fps, steps, guidance, seed, scheduler, noise_aug_strength.
+                frames, fps, steps, guidance, seed, scheduler, noise_aug_strength, num_clips.
 
         Returns:
             {"run": id}, for /status, /result and /cancel.
@@ -50,9 +50,9 @@ def publish(registry: Registry, library: Library) -> None:
         knobs = chosen.settings if chosen else Settings()
         fields: dict[str, Any] = {name: getattr(info, name) for name in MODEL_DEFAULTS}
         fields |= {**(chosen.request.given if chosen else {}), **(request or {}), "prompt": prompt}
-        for name in PICTURES:
+        for name in FILES:
             if name in fields:
-                raise BadInput(f"request.{name}", fields[name], "pictures come from the page or the command line")
+                raise BadInput(f"request.{name}", fields[name], "files come from the page or the command line")
         wanted = Request(**fields)
         return {"run": registry.submit(model, wanted, knobs.replace(**(settings or {})), preset)}
 
@@ -76,8 +76,8 @@ def publish(registry: Registry, library: Library) -> None:
             run: Id that /run gave.
 
         Returns:
-            run, status, message, model, request, settings, measured (None until it is done), and video: the
-            address of the mp4 on this server, or None.
+            run, status, message, model, request, settings, measured (None until it is done), video: the address
+            of the mp4 on this server, or None, and videos: those of all clips.
         """
         record = registry.get(run)
         if record is None:
@@ -91,6 +91,7 @@ def publish(registry: Registry, library: Library) -> None:
             "settings": record.settings,
             "measured": record.measured,
             "video": f"/{file_address(record.video)}" if record.video else None,
+            "videos": [f"/{file_address(video)}" for video in record.videos],
         }
 
     def cancel(run: str) -> dict[str, str]:

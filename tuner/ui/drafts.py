@@ -8,15 +8,18 @@ from typing import Any
 
 from tuner.errors import BadInput
 from tuner.models.registry import find_model
-from tuner.request import Request
+from tuner.request import FILES, Request
 from tuner.settings import KNOBS
-from tuner.ui.form import PICTURES, request_of
+from tuner.ui.form import request_of
 from tuner.ui.knobs import CacheScale, settings_of
 
 STORAGE_KEY = "easyanimate-tuner-drafts-1"
 SECRET = "drafts are no secret; a fixed word keeps them readable after a restart"
 
-FIELDS = tuple(name for name in Request.model_fields if name not in (*PICTURES, "noise_aug_strength"))
+NOT_KEPT = (*FILES, "strength")
+"""Widgets that a draft leaves out: files, and what only counts with one."""
+
+FIELDS = tuple(name for name in Request.model_fields if name not in (*NOT_KEPT, "noise_aug_strength"))
 """The request fields that a draft keeps."""
 
 

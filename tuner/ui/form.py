@@ -10,6 +10,7 @@ from typing import Any, get_args
 import gradio as gr
 from gradio.components import Component
 
+from tuner.errors import BadInput
 from tuner.models.registry import ModelInfo
 from tuner.request import Request, Scheduler
 from tuner.ui.live import file_address
@@ -18,8 +19,10 @@ from tuner.ui.words import both, word
 
 SAMPLES = Path(__file__).resolve().parents[2] / "assets" / "samples"
 MODEL_DEFAULTS = ("width", "height", "frames", "fps", "steps")
-PICTURES = ("start_image", "end_image")
-_WHOLE = ("width", "height", "frames", "fps", "steps", "seed")
+MOST_CLIPS = 4
+_WHOLE = ("width", "height", "frames", "fps", "steps", "seed", "num_clips")
+_FIRST_STRENGTH = 0.7
+_PICTURE_HEIGHT = 136
 _NEW_SEED = "() => Math.floor(Math.random() * 2 ** 32)"
 
 
@@ -51,8 +54,12 @@ def request_of(fields: Mapping[str, Any]) -> Request:
     for name in _WHOLE:
         if isinstance(values.get(name), float) and values[name].is_integer():
             values[name] = int(values[name])
-    if isinstance(values.get("guidance"), int):
-        values["guidance"] = float(values["guidance"])
+    for name in ("guidance", "strength"):
+        if isinstance(values.get(name), int):
+            values[name] = float(values[name])
+    clips = values.get("num_clips")
+    if isinstance(clips, int) and not 1 <= clips <= MOST_CLIPS:
+        raise BadInput("num_clips", clips, f"1 to {MOST_CLIPS} clips")
     values["scheduler"] = values.get("scheduler") or None
     return Request(**values)
 
@@ -66,6 +73,9 @@ class Form:
     Attributes:
         typed: Text and number widgets by the name of their request field.
         pictures: Picture widgets, likewise.
+        source_video: The source clip.
+        strength: How much of it is noised away.
+        source_part: The accordion that holds them.
         samples: The strip of sample start images; triggers ``pick`` with ``sample``.
     """
 
@@ -92,24 +102,17 @@ class Form:
                     elem_id="negative-prompt",
                 )
             with gr.Column(scale=5, min_width=300):
-                with gr.Row(elem_id="pictures"):
-                    for name in PICTURES:
-                        self.pictures[name] = gr.Image(
-                            label=word(name),
-                            type="filepath",
-                            image_mode=None,
-                            sources=["upload", "clipboard"],
-                            buttons=[],
-                            height=136,
-                            min_width=120,
-                            elem_id=name.replace("_", "-"),
-                        )
+                with gr.Row(elem_classes="pictures"):
+                    for name in ("start_image", "end_image"):
+                        self._picture(name)
                 self.samples = gr.HTML(
                     sample_markup(sample_pictures()),
                     elem_id="samples",
                     apply_default_css=False,
                     js_on_load=read("samples.js"),
                 )
+        with gr.Accordion(word("source_clip"), open=False, elem_id="source-clip") as self.source_part:
+            self._draw_source()
         with gr.Row(elem_id="numbers"):
             self._number("width", info.width, step=16)
             self._number("height", info.height, step=16)
@@ -124,15 +127,52 @@ class Form:
                 min_width=110,
                 elem_id="scheduler",
             )
+            self._number("num_clips", 1, maximum=MOST_CLIPS)
             with gr.Row(elem_id="seed-row"):
                 self._number("seed", defaults["seed"].default)
                 dice = gr.Button("⟳", elem_id="dice", size="sm", scale=0, min_width=34)
         dice.click(None, None, self.typed["seed"], js=_NEW_SEED, api_visibility="private")
 
-    def _number(self, name: str, value: float, step: float = 1) -> None:
-        self.typed[name] = gr.Number(value, label=word(name), step=step, min_width=76, elem_id=name)
+    def _draw_source(self) -> None:
+        with gr.Row(elem_classes="pictures"):
+            self.source_video = gr.Video(
+                label=word("source_video"),
+                sources=["upload"],
+                buttons=[],
+                height=_PICTURE_HEIGHT,
+                min_width=120,
+                elem_id="source-video",
+            )
+            self._picture("mask")
+            with gr.Column(scale=2, min_width=240):
+                self.strength = gr.Slider(
+                    0.05, 1, _FIRST_STRENGTH, step=0.05, label=word("strength"), buttons=[], elem_id="strength"
+                )
+                gr.HTML(f"<small>{both('source_help')}</small>", elem_classes="help", apply_default_css=False)
+
+    def _picture(self, name: str) -> None:
+        self.pictures[name] = gr.Image(
+            label=word(name),
+            type="filepath",
+            image_mode=None,
+            sources=["upload", "clipboard"],
+            buttons=[],
+            height=_PICTURE_HEIGHT,
+            min_width=120,
+            elem_id=name.replace("_", "-"),
+        )
+
+    def _number(self, name: str, value: float, step: float = 1, maximum: float | None = None) -> None:
+        self.typed[name] = gr.Number(
+            value, label=word(name), step=step, maximum=maximum, min_width=76, elem_id=name
+        )
 
     @property
     def fields(self) -> dict[str, Component]:
         """Every widget by the name of its request field."""
-        return {**self.typed, **self.pictures}
+        return {**self.typed, **self.files, "strength": self.strength}
+
+    @property
+    def files(self) -> dict[str, gr.Image | gr.Video]:
+        """The widgets that take a file, likewise."""
+        return {**self.pictures, "source_video": self.source_video}

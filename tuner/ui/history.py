@@ -63,7 +63,8 @@ def _row(record: RunRecord, shown: str) -> str:
     per_step = seconds_per_step(measured)
     size = f"{request.get('width')}×{request.get('height')} · {request.get('frames')} f"
     status = both(status_key(record.status))
-    clip = f"{size} · {request.get('steps')} st"
+    clips = request.get("num_clips", 1)
+    clip = f"{size} · {request.get('steps')} st" + (f" · ×{clips}" if clips > 1 else "")
     cells = (
         f'<button type="button" class="link" data-do="show">{escape(_when(record.created))}</button>',
         escape(record.model),

@@ -13,14 +13,14 @@ from tuner.ui.machine import Machine
 
 MIB = 1024**2
 BRANCHES = 2
-"""A run makes one clip, so its guidance branches are all the samples a forward can hold."""
+"""Samples of each clip, one per guidance branch: more than all of them no forward can hold."""
 
 _MOST_SEGMENTS = 8
 _MOST_CHARACTERS = 40
 _FINEST_STEPS = 50
 _NICE_STEPS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 25)
 _UNKNOWN_CACHE_GIB = 64
-_STOCK_OBEYS = ("precision", "workers", "engine")
+_STOCK_OBEYS = ("precision", "workers", "text_projection", "engine")
 
 Kind = Literal["segments", "menu", "slider"]
 
@@ -79,19 +79,23 @@ class Widget:
     step: float = 1
 
 
-def widget_of(name: str, knob: Knob, scale: CacheScale) -> Widget:
+def batch_sizes(clips: int) -> tuple[int, ...]:
+    """The batch sizes worth offering for a run of that many clips."""
+    return tuple(range(1, BRANCHES * clips + 1))
+
+
+def widget_of(name: str, knob: Knob, scale: CacheScale, clips: int = 1) -> Widget:
     """The widget for one knob.
 
     Args:
         name: The knob's name.
         knob: What is known of it.
         scale: The cache slider of the chosen model.
+        clips: How many a run makes.
     """
     if name == "cache_capacity":
         return Widget("slider", minimum=knob.minimum, maximum=scale.maximum, step=scale.step)
-    choices = knob.choices
-    if name == "batch_size":
-        choices = tuple(range(int(knob.minimum), BRANCHES + 1))
+    choices = batch_sizes(clips) if name == "batch_size" else knob.choices
     if not choices:
         return Widget("slider", minimum=knob.minimum, maximum=knob.maximum, step=knob.step)
     length = sum(len(str(choice)) for choice in choices)
@@ -99,10 +103,10 @@ def widget_of(name: str, knob: Knob, scale: CacheScale) -> Widget:
     return Widget("segments" if few else "menu", choices=choices)
 
 
-def shown_values(settings: Settings, scale: CacheScale) -> dict[str, int | float | str]:
-    """What each knob's widget shows for ``settings``."""
+def shown_values(settings: Settings, scale: CacheScale, clips: int = 1) -> dict[str, int | float | str]:
+    """What each knob's widget shows for ``settings`` and a run of so many clips."""
     values = dict(settings)
-    values["batch_size"] = min(settings.batch_size, BRANCHES)
+    values["batch_size"] = min(settings.batch_size, BRANCHES * clips)
     values["cache_capacity"] = scale.shown(settings.cache_capacity)
     return values
 
@@ -138,9 +142,9 @@ def moved_capacity(shown: float, old: CacheScale, new: CacheScale) -> float:
     return new.maximum if shown >= old.maximum else new.shown(old.gib(shown))
 
 
-def same_settings(one: Settings, other: Settings, scale: CacheScale) -> bool:
-    """Whether two settings mean the same on this model."""
-    return shown_values(one, scale) == shown_values(other, scale)
+def same_settings(one: Settings, other: Settings, scale: CacheScale, clips: int = 1) -> bool:
+    """Whether two settings mean the same on this model, for so many clips."""
+    return shown_values(one, scale, clips) == shown_values(other, scale, clips)
 
 
 @dataclass(frozen=True)

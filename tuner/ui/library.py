@@ -13,7 +13,7 @@ from tuner.request import Request
 from tuner.settings import Settings
 
 _NAME = re.compile(r"[^\W_][\w .+()-]{0,59}")
-_KEPT = ("width", "height", "frames", "fps", "steps", "guidance", "scheduler")
+_KEPT = ("width", "height", "frames", "fps", "steps", "guidance", "scheduler", "num_clips")
 _NAME_ALLOWED = "1 to 60 letters, digits, spaces and . _ + - ( ), starting with a letter or digit"
 
 

@@ -20,7 +20,7 @@ from tuner.ui.words import WORDS, both
 
 _SCRIPT_WORDS = (
     "allocated reserved host card_memory seconds_per_step since_start step frame left first now of seed waiting "
-    "frames_unit steps_unit weights features reconnecting"
+    "clip frames_unit steps_unit weights features reconnecting"
 )
 _MARKUP_WORDS = (
     "peak total_time step_time transfers cache_hits fragmentation no_video idle_hint download stage stage_time "
@@ -77,8 +77,7 @@ def poller(registry: Registry, machine: Machine) -> Callable[[Mapping[str, Any]]
         if record is not None:
             if delta["from"] == 0:
                 delta["about"] = about(record, machine)
-            if record.video is not None:
-                delta["video"] = file_address(record.video)
+            delta["videos"] = [file_address(video) for video in record.videos]
         return delta
 
     return poll

@@ -11,15 +11,16 @@ import gradio as gr
 from tuner.errors import TunerError
 from tuner.models.registry import ModelInfo
 from tuner.presets import read_preset
-from tuner.request import open_picture
+from tuner.request import FILES, open_picture
 from tuner.runs import Registry
+from tuner.runs.given import clip_seconds
 from tuner.settings import Settings
 from tuner.ui import drafts, history
-from tuner.ui.form import PICTURES, Form, sample_pictures
+from tuner.ui.form import MOST_CLIPS, Form, sample_pictures
 from tuner.ui.library import Library
 from tuner.ui.live import live_view
 from tuner.ui.machine import Machine
-from tuner.ui.panel import Panel, picture_path
+from tuner.ui.panel import Panel, batch_update, file_path
 from tuner.ui.presets_tab import PresetsTab
 from tuner.ui.sidebar import THEME_BUTTON, Sidebar, noted, preset_choices, scale_for
 from tuner.ui.theme import read
@@ -69,8 +70,8 @@ class Page:
         # What is shown stays as it is: the page may be on its way to the next run.
         self.live.changed(self._look_again, self.live, self.seen[1:], **_QUIET)
         runs_tab.select(self._refresh, self.live, self.history, **_QUIET)
-        for name, picture in form.pictures.items():
-            picture.upload(self._check_picture(name), picture, picture, preprocess=False, **_QUIET)
+        for name, widget in form.files.items():
+            widget.upload(self._check_file(name), widget, widget, preprocess=False, **_QUIET)
         form.samples.pick(self._pick_sample, None, form.pictures["start_image"], **_QUIET)
         self.presets.connect(_QUIET)
         self._connect_knobs()
@@ -93,6 +94,12 @@ class Page:
         self._keep_draft(
             sidebar.model.input(
                 self._change_model, asked, self.panel.model_outputs, preprocess=False, **_QUIET
+            ).then
+        )
+        clips = self.panel.form.typed["num_clips"]
+        self._keep_draft(
+            clips.input(
+                self._offer_batches, [clips, knobs["batch_size"]], knobs["batch_size"], preprocess=False, **_QUIET
             ).then
         )
         knobs["engine"].input(
@@ -173,9 +180,11 @@ class Page:
         if record is None:
             return gr.skip()
         fields = {name: record.request[name] for name in self.panel.form.fields if name in record.request}
-        for name in PICTURES:
+        for name in FILES:
             kept = fields.get(name)
             fields[name] = kept if kept and Path(kept).is_file() else None
+        if fields["source_video"] is None:
+            fields.pop("strength", None)
         try:
             updates = self.panel.show(record.model, Settings(**record.settings), fields)
         except TunerError as error:
@@ -212,13 +221,20 @@ class Page:
     def _note_knobs(self, engine: str, scaled_for: str) -> list[Any]:
         return list(noted(self.machine, engine, scale_for(scaled_for)).values())
 
-    # -- pictures -----------------------------------------------------------------------------------
+    def _offer_batches(self, clips: Any, batch_size: Any) -> Any:
+        if clips not in range(1, MOST_CLIPS + 1):  # said when the run is asked for
+            return gr.skip()
+        return batch_update(int(clips), batch_size)
 
-    def _check_picture(self, name: str) -> Callable[..., Any]:
-        def check(asker: gr.Request, picture: Any) -> Any:
-            path = picture_path(picture)
+    # -- pictures and clips -------------------------------------------------------------------------
+
+    def _check_file(self, name: str) -> Callable[..., Any]:
+        def check(asker: gr.Request, value: Any) -> Any:
+            path = file_path(value)
             try:
-                if path is not None:
+                if path is not None and name == "source_video":
+                    clip_seconds(path)
+                elif path is not None:
                     open_picture(name, path)
             except TunerError as error:
                 refuse(error, asker)

@@ -12,11 +12,11 @@ from gradio.components import Component
 from tuner.errors import BadInput
 from tuner.models.registry import find_model
 from tuner.presets import Preset
-from tuner.request import Request
+from tuner.request import FILES, Request
 from tuner.settings import Settings
 from tuner.ui import drafts
-from tuner.ui.form import MODEL_DEFAULTS, PICTURES, Form, request_of
-from tuner.ui.knobs import cache_scale, moved_capacity, same_settings, settings_of, shown_values
+from tuner.ui.form import MODEL_DEFAULTS, MOST_CLIPS, Form, request_of
+from tuner.ui.knobs import batch_sizes, cache_scale, moved_capacity, same_settings, settings_of, shown_values
 from tuner.ui.library import Library
 from tuner.ui.machine import Machine
 from tuner.ui.sidebar import Sidebar, capacity_update, noted, scale_for
@@ -50,7 +50,7 @@ class Panel:
         self.sidebar, self.form, self.library, self.machine = sidebar, form, library, machine
         head = {"model": sidebar.model, "scaled_for": sidebar.scaled_for, "preset": sidebar.preset}
         self.widgets: dict[str, Component] = {**head, **sidebar.knobs, **form.fields}
-        self.outputs = [*self.widgets.values(), sidebar.missing]
+        self.outputs = [*self.widgets.values(), sidebar.missing, form.source_part]
 
     @property
     def inputs(self) -> list[Component]:
@@ -60,7 +60,7 @@ class Panel:
     @property
     def drafted(self) -> dict[str, Component]:
         """The widgets whose values a draft keeps."""
-        return {name: widget for name, widget in self.widgets.items() if name not in PICTURES}
+        return {name: widget for name, widget in self.widgets.items() if name not in drafts.NOT_KEPT}
 
     def read(self, values: Sequence[Any]) -> Asked:
         """The raw values of :attr:`inputs`, checked.
@@ -72,15 +72,18 @@ class Panel:
         scale = scale_for(shown["scaled_for"])
         settings = settings_of(shown, scale)
         fields = {name: shown[name] for name in self.form.fields}
-        fields |= {name: picture_path(fields[name]) for name in PICTURES}
+        fields |= {name: file_path(fields[name]) for name in FILES}
+        if fields["source_video"] is None:  # then its strength is of no account
+            del fields["strength"]
+        request = request_of(fields)
         return Asked(
             model=str(shown["model"] or ""),
             settings=settings,
-            request=request_of(fields),
-            preset=self._preset_name(shown["preset"], settings, shown["scaled_for"]),
+            request=request,
+            preset=self._preset_name(shown["preset"], settings, shown["scaled_for"], request.num_clips),
         )
 
-    def _preset_name(self, key: str | None, settings: Settings, model: str) -> str:
+    def _preset_name(self, key: str | None, settings: Settings, model: str, clips: int) -> str:
         """Name of the chosen preset, with a star when a knob was moved since."""
         try:
             preset = self.library.read(key) if key else None
@@ -88,7 +91,8 @@ class Panel:
             preset = None
         if preset is None:
             return ""
-        return preset.name if same_settings(settings, preset.settings, scale_for(model)) else f"{preset.name} *"
+        same = same_settings(settings, preset.settings, scale_for(model), clips)
+        return preset.name if same else f"{preset.name} *"
 
     def show(
         self, model: str, settings: Settings, fields: Mapping[str, Any], preset: str | None = None
@@ -104,14 +108,19 @@ class Panel:
         scale = scale_for(model)
         changes: dict[str, Any] = {"model": model, "scaled_for": model, "preset": gr.update(value=preset)}
         marks = noted(self.machine, settings.engine, scale)
-        for name, value in shown_values(settings, scale).items():
+        clips = min(fields.get("num_clips", 1), MOST_CLIPS)
+        for name, value in shown_values(settings, scale, clips).items():
             changes[name] = {**marks[name], "value": value}
         changes["cache_capacity"] |= capacity_update(scale, changes["cache_capacity"]["value"])
         for name in self.form.fields:
             changes[name] = fields.get(name, gr.skip())
         if "scheduler" in fields:
             changes["scheduler"] = fields["scheduler"] or ""
-        return [*(changes[name] for name in self.widgets), gr.update(visible=not _installed(model))]
+        if "num_clips" in fields:
+            changes["num_clips"] = clips
+            changes["batch_size"] |= batch_update(clips, settings.batch_size)
+        unfold = gr.update(open=True) if fields.get("source_video") else gr.skip()
+        return [*(changes[name] for name in self.widgets), gr.update(visible=not _installed(model)), unfold]
 
     def show_preset(self, preset: Preset, key: str | None, otherwise: str) -> list[Any]:
         """As :meth:`show`, of a preset; ``otherwise`` is the model where the preset is for any."""
@@ -144,11 +153,17 @@ class Panel:
         return [sidebar.knobs["cache_capacity"], sidebar.scaled_for, sidebar.missing, *sized]
 
 
-def picture_path(picture: Any) -> str | None:
-    """The file behind a picture widget's raw value; Gradio has checked that it was uploaded to it."""
-    if not picture:
+def batch_update(clips: int, value: int) -> dict[str, Any]:
+    """The batch size's widget for a run of that many clips."""
+    offered = batch_sizes(clips)
+    return gr.update(choices=[(str(size), size) for size in offered], value=min(value, offered[-1]))
+
+
+def file_path(value: Any) -> str | None:
+    """The file behind a picture's or clip's raw value; Gradio has checked that it was uploaded to it."""
+    if not value:
         return None
-    return picture["path"] if isinstance(picture, Mapping) else picture.path
+    return value["path"] if isinstance(value, Mapping) else value.path
 
 
 def _installed(model: str) -> bool:

@@ -12,7 +12,7 @@ from tuner.ui.library import Library, preset_request
 from tuner.ui.panel import Panel
 from tuner.ui.sidebar import preset_choices
 from tuner.ui.toasts import refuse, stop, tell
-from tuner.ui.words import word
+from tuner.ui.words import both, word
 
 _SAVE_AS_FILE = """(name, text) => {
   const link = document.createElement("a");
@@ -53,6 +53,7 @@ class PresetsTab:
                 self.upload = gr.UploadButton(
                     word("preset_import"), file_types=[".toml", ".mp4"], size="sm", elem_id="preset-import"
                 )
+                gr.HTML(f"<small>{both('preset_help')}</small>", elem_classes="help", apply_default_css=False)
             with gr.Column(scale=3, min_width=300):
                 self.text = gr.Code(
                     label=word("preset_text"),

@@ -11,8 +11,22 @@ from tuner.ui.words import WORDS
 _ALLOWED_ZH: tuple[tuple[str, str], ...] = (
     (r"a multiple of (\d+) from (\d+) to (\d+) pixels", r"\2 到 \3 像素之间 \1 的倍数"),
     (r"4k\+1 from (\d+) to (\d+): (.*)", r"\1 到 \2 之间的 4k+1：\3"),
-    (r"(-?[\d.]+) to (-?[\d.]+)(?: (?:steps|frames per second|GiB|MiB|samples|blocks|threads))?", r"\1 到 \2"),
+    (
+        r"(-?[\d.]+) to (-?[\d.]+)(?: (?:steps|frames per second|GiB|MiB|samples|blocks|threads|clips))?",
+        r"\1 到 \2",
+    ),
     (r"at most (\d+) characters", r"最多 \1 个字符"),
+    (r"given together with source_video", "与源视频一起给出"),
+    (r"given without source_video", "不与源视频同时给出"),
+    (r"given with a mask, or with a strength below 1", "同时给出蒙版，或强度小于 1"),
+    (
+        r"an existing MP4, MOV, WebM, MKV or AVI file with a video in it",
+        "含有视频的 MP4、MOV、WebM、MKV 或 AVI 文件",
+    ),
+    (
+        r"a clip of at least (\d+) frames at (\d+) frames per second",
+        r"每秒 \2 帧时至少 \1 帧的视频",
+    ),
     (r"a whole number", "整数"),
     (r"a number", "数字"),
     (r"a finite number", "有限的数字"),
@@ -43,6 +57,12 @@ _ALLOWED_ZH: tuple[tuple[str, str], ...] = (
     (r"a name that no shipped preset has", "与自带预设不同的名称"),
 )
 
+_GIVEN_ZH = {
+    **dict.fromkeys(("None", "'nothing'", "''"), "空值"),
+    "'a picture'": "图片",
+    "'alone'": "单独使用",
+}
+
 
 def refusal(error: TunerError, spoken: str) -> str:
     """The one line of an error as plain text in ``en`` or ``zh``.
@@ -63,7 +83,7 @@ def _field(name: str) -> str:
 
 
 def _given(value: str) -> str:
-    return "空值" if value in ("None", "'nothing'", "''") else value
+    return _GIVEN_ZH.get(value, value)
 
 
 def _allowed(text: str) -> str:

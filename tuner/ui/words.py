@@ -31,6 +31,15 @@ WORDS: dict[str, Text] = {
     "negative_hint": Text("What it should not show", "不希望出现的内容"),
     "start_image": Text("Start image", "起始图片"),
     "end_image": Text("End image", "结束图片"),
+    "source_clip": Text("Source clip", "源视频"),
+    "source_help": Text(
+        "The clip is made anew where the mask is white, or everywhere without a mask. Strength says how much of "
+        "it is noised away; 1 keeps only what the mask leaves.",
+        "蒙版白色处重新生成；没有蒙版则整段重新生成。强度决定原视频被噪声覆盖的程度；1 只保留蒙版之外的部分。",
+    ),
+    "source_video": Text("Clip to change", "要修改的视频"),
+    "mask": Text("Mask", "蒙版"),
+    "strength": Text("Strength", "强度"),
     "samples": Text("Sample start images", "示例起始图片"),
     "width": Text("Width", "宽度"),
     "height": Text("Height", "高度"),
@@ -40,6 +49,7 @@ WORDS: dict[str, Text] = {
     "guidance": Text("Guidance", "引导强度"),
     "scheduler": Text("Scheduler", "采样器"),
     "seed": Text("Seed", "随机种子"),
+    "num_clips": Text("Clips", "视频数"),
     "dice": Text("New seed", "换一个种子"),
     "scheduler_default": Text("model's own", "模型默认"),
     "runs": Text("Runs", "运行记录"),
@@ -131,6 +141,11 @@ WORDS: dict[str, Text] = {
     "preset_save": Text("Save", "保存"),
     "preset_download": Text("Download current settings", "下载当前设置"),
     "preset_import": Text("Import .toml or .mp4", "导入 .toml 或 .mp4"),
+    "preset_help": Text(
+        "A preset keeps the knobs, size and sampling; the one inside an mp4 keeps prompt and seed too. "
+        "Pictures and source clips are in neither.",
+        "预设保存旋钮、尺寸和采样；mp4 内的预设还保存提示词和种子。两者都不含图片和源视频。",
+    ),
     "own": Text("yours", "自建"),
     # messages
     "queued_behind": Text("Waiting: one run at a time.", "已排队：每次只运行一个。"),

@@ -14,10 +14,12 @@ let shown = null; // id of the run on the page
 let cursor = 0;
 let run = newRun();
 let about = null;
+let clip = 0; // which of the run's clips is on the screen
 let active = false;
 let heard = 0; // when the last event arrived, in this page's clock
 let newest; // the newest run there is; undefined until the server has said
 let behind = false; // whether there are newer runs that this page has yet to show
+let last = {}; // the latest answer
 let timer = null;
 let turn = 0; // only the latest loop goes on
 
@@ -136,8 +138,25 @@ function showStages() {
   element.querySelector(".stages").hidden = rows.length === 0;
 }
 
+// One button per clip, where there are several; each has its own Download and seed.
+function showNumbers(clips) {
+  const box = slot("clips");
+  box.hidden = clips.length < 2;
+  const button = (_, i) => `<button type="button" data-clip="${i}" aria-pressed="${i === clip}">${i + 1}</button>`;
+  put("clips", box.hidden ? "" : clips.map(button).join(""));
+}
+
+element.addEventListener("click", (event) => {
+  const chosen = event.target.closest?.("[data-clip]");
+  if (!chosen) return;
+  clip = Number(chosen.dataset.clip);
+  showClip(last);
+});
+
 function showClip(delta) {
-  const address = delta.video || "";
+  const clips = delta.videos ?? [];
+  showNumbers(clips);
+  const address = clips[clip] ?? "";
   if (video.getAttribute("src") !== address) {
     if (address) video.src = address;
     else video.removeAttribute("src");
@@ -148,9 +167,9 @@ function showClip(delta) {
   const link = slot("download");
   link.hidden = !address;
   link.href = address;
-  link.download = `easyanimate-${shown}.mp4`;
+  link.download = `easyanimate-${shown}${clip ? `-${clip + 1}` : ""}.mp4`;
   if (!about) return;
-  const parts = [`${about.width}×${about.height}`, `${about.frames} ${two("frames_unit")}`, `${about.fps} fps`, `${two("seed")} ${about.seed}`];
+  const parts = [`${about.width}×${about.height}`, `${about.frames} ${two("frames_unit")}`, `${about.fps} fps`, `${two("seed")} ${about.seed + clip}`];
   put("clip", parts.map((part) => `<span>${part}</span>`).join(" · "));
 }
 
@@ -197,6 +216,7 @@ async function pull() {
   if (first) await charts.begin(run, { name: about.unit, bytes: about.unit_bytes }, about.card_bytes);
   else if (delta.events.length || active) await charts.append(run, elapsed());
   if (asked !== shown) return;
+  last = delta;
   showStatus(delta);
   showTiles();
   showStages();
@@ -225,6 +245,8 @@ function attach(id) {
   const again = shown !== null;
   shown = id;
   about = null;
+  clip = 0;
+  last = {};
   active = false;
   forget();
   if (again && innerWidth < 900) element.scrollIntoView({ behavior: "smooth" });
