@@ -10,7 +10,7 @@ import gradio as gr
 
 from tuner.errors import TunerError
 from tuner.models.registry import ModelInfo
-from tuner.presets import read_preset
+from tuner.presets import Preset, read_preset
 from tuner.request import FILES, open_picture
 from tuner.runs import Registry
 from tuner.runs.given import clip_seconds
@@ -199,16 +199,20 @@ class Page:
             preset = self.library.read(key)
         except TunerError as error:
             return refuse(error, asker)
-        tell("loaded", asker, name=preset.name)
-        return self.panel.show_preset(preset, key, self.info.name)
+        return self._show_preset(asker, preset, key)
 
     def _import(self, asker: gr.Request, path: str) -> Any:
         try:
             preset = read_preset(path)
         except TunerError as error:
             return refuse(error, asker)
+        return self._show_preset(asker, preset, None)
+
+    def _show_preset(self, asker: gr.Request, preset: Preset, key: str | None) -> list[Any]:
         tell("loaded", asker, name=preset.name)
-        return self.panel.show_preset(preset, None, self.info.name)
+        if preset.loras:
+            tell("loras_left_out", asker, files=", ".join(Path(file).name for file in preset.loras))
+        return self.panel.show_preset(preset, key, self.info.name)
 
     def _change_model(self, asker: gr.Request, model: str, capacity: float, scaled_for: str) -> Any:
         if model == scaled_for:  # the menu also tells when it is left

@@ -150,6 +150,11 @@ WORDS: dict[str, Text] = {
     # messages
     "queued_behind": Text("Waiting: one run at a time.", "已排队：每次只运行一个。"),
     "loaded": Text("Settings loaded: {name}", "已载入设置：{name}"),
+    "loras_left_out": Text(
+        "The page does not merge LoRA files yet, so this preset's are left out: {files}. On the command line, "
+        "tuner run --preset merges them.",
+        "页面暂不支持合并 LoRA 文件，此预设中的未被使用：{files}。命令行 tuner run --preset 会合并它们。",
+    ),
     "saved": Text("Preset saved: {name}", "预设已保存：{name}"),
     "deleted": Text("Preset deleted: {name}", "预设已删除：{name}"),
 }
