@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,6 +15,9 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, model_val
 from tuner.checked import Checked
 from tuner.errors import BadInput
 
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
 MAX_PROMPT_CHARACTERS = 5000
 MAX_PIXELS = 50_000_000
 MAX_FRAMES = 49
@@ -20,6 +25,9 @@ MAX_FRAMES = 49
 PICTURES = ("start_image", "end_image", "mask")
 FILES = (*PICTURES, "source_video")
 """The fields that hold a file rather than a word or a number."""
+
+# Containers only: ffmpeg also follows playlists, whatever their ending, and those name other files to read.
+_CLIP_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 
 Scheduler = Literal["ddim", "euler", "euler-a", "dpm++", "pndm", "unipc", "flow"]
 Picture = str | Path | Image.Image | np.ndarray
@@ -53,6 +61,28 @@ def open_picture(field: str, picture: Picture) -> Image.Image:
             return _upright_rgb(image)
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError):
         raise BadInput(field, path.name, allowed) from None
+
+
+@contextmanager
+def open_clip(clip: str | Path) -> Iterator[InputContainer]:
+    """A video file, opened for reading.
+
+    Raises:
+        BadInput: The file is missing, is no clip, or its reading inside the context fails.
+    """
+    import av
+    from av.error import FFmpegError
+
+    allowed = "an existing MP4, MOV, WebM, MKV or AVI file with a video in it"
+    if not Path(clip).is_file():
+        raise BadInput("source_video", Path(clip), allowed)
+    try:
+        with av.open(str(clip), options={"format_whitelist": _CLIP_CONTAINERS}) as container:
+            if not container.streams.video:
+                raise BadInput("source_video", Path(clip).name, allowed)
+            yield container
+    except (OSError, FFmpegError):
+        raise BadInput("source_video", Path(clip).name, allowed) from None
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:

@@ -105,8 +105,18 @@ def test_a_source_clip_that_is_none_is_refused(tmp_path, content):
     path = tmp_path / "clip.mp4"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(BadInput, match=r"source_video: .*clip\.mp4.* allowed: an existing mp4"):
+    with pytest.raises(BadInput, match=r"source_video: .*clip\.mp4.* allowed: an existing MP4"):
         source_frames(request(source_video=path, strength=0.5), 1)
+
+
+def test_a_playlist_that_names_other_files_is_no_source_clip(tmp_path):
+    with VideoWriter(tmp_path / "other.mp4", 48, 32, 8, "", 1) as writer:
+        writer.add(torch.zeros(1, 3, 9, 32, 48))
+        writer.finish()
+    playlist = tmp_path / "clip.mp4"
+    playlist.write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(BadInput, match=r"source_video: .*clip\.mp4"):
+        source_frames(request(source_video=playlist, strength=0.5), 1)
 
 
 def test_a_source_clip_too_short_is_refused():

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tuner.errors import BadInput
-from tuner.request import Clip, Picture, Request, open_picture
+from tuner.request import Clip, Picture, Request, open_clip, open_picture
 
 _UNKNOWN = -1.0
 _MASK_WHITE = 240
@@ -89,23 +89,14 @@ def _clip_pictures(clip: Clip, frames: int, fps: int) -> Iterator[Image.Image]:
     if isinstance(clip, np.ndarray):
         yield from (Image.fromarray(pixels) for pixels in clip[:frames])
         return
-    import av
-    from av.error import FFmpegError
-
-    allowed = "an existing mp4, WebM or other video file"
-    try:
-        with av.open(str(clip)) as container:
-            if not container.streams.video:
-                raise BadInput("source_video", clip, allowed)
-            found = 0
-            for frame in container.decode(video=0):
-                while found < frames and (frame.time or 0.0) >= found / fps - 1e-6:
-                    yield frame.to_image()
-                    found += 1
-                if found == frames:
-                    return
-    except (OSError, FFmpegError):
-        raise BadInput("source_video", clip, allowed) from None
+    with open_clip(clip) as container:
+        found = 0
+        for frame in container.decode(video=0):
+            while found < frames and (frame.time or 0.0) >= found / fps - 1e-6:
+                yield frame.to_image()
+                found += 1
+            if found == frames:
+                return
 
 
 def _fitted(field: str, picture: Picture, request: Request) -> Image.Image:

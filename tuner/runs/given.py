@@ -6,12 +6,8 @@ import shutil
 from pathlib import Path
 
 from tuner.errors import BadInput
-from tuner.request import FILES, PICTURES, Request, open_picture
+from tuner.request import FILES, PICTURES, Request, open_clip, open_picture
 from tuner.runs.store import writing
-
-# Containers only: ffmpeg also follows playlists, whatever their ending, and those name other files to read.
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
-_ALLOWED = "an existing MP4, MOV, WebM, MKV or AVI file with a video in it"
 
 
 def clip_seconds(path: str | Path) -> float:
@@ -20,22 +16,12 @@ def clip_seconds(path: str | Path) -> float:
     Raises:
         BadInput: The file is missing, or is no clip.
     """
-    import av
-    from av.error import FFmpegError
-
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput("source_video", str(path), _ALLOWED)
-    try:
-        with av.open(str(path), options={"format_whitelist": _FORMATS}) as container:
-            if container.streams.video:
-                packets = container.demux(container.streams.video[0])
-                times = [float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None]
-                if times:
-                    return max(times)
-    except (OSError, FFmpegError):
-        pass
-    raise BadInput("source_video", path.name, _ALLOWED)
+    with open_clip(path) as container:
+        packets = container.demux(container.streams.video[0])
+        times = [float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None]
+    if not times:
+        raise BadInput("source_video", Path(path).name, "a clip with frames in it")
+    return max(times)
 
 
 def check_given(request: Request) -> None:
