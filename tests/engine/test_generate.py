@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import get_args
 
 import av
 import numpy as np
@@ -11,9 +12,11 @@ from PIL import Image
 
 import tuner
 from tuner.engine import VaeRunner
+from tuner.engine.transformer import check_attention
 from tuner.errors import BadInput, Cancelled, OutOfMemory
 from tuner.meter.events import Failed, Finished, FramesReady, StageStarted, StepDone
 from tuner.presets import read_preset
+from tuner.settings import Attention
 
 SAMPLE = Path(__file__).parents[2] / "assets" / "samples" / "coffee.jpg"
 SMALL = tuner.Request(prompt="a red ball", width=32, height=48, frames=9, steps=2, seed=5, start_image=SAMPLE)
@@ -270,3 +273,19 @@ def test_the_text_projection_is_a_choice_that_shows(demo, stock_frames):
     stock = made(demo, tuner.Settings(text_projection="diffusers", engine="stock")).frames
     assert (diffusers - stock).abs().max() < 1e-4
     assert (made(demo).frames - stock_frames).abs().max() < 1e-4, "and the choice does not stay"
+
+
+@pytest.mark.parametrize("backend", get_args(Attention))
+def test_an_attention_backend_runs_here_or_is_refused_in_one_line(demo, stock_frames, backend):
+    settings = tuner.Settings(attention=backend)
+    if backend in ("native", "_native_flash", "_native_math"):
+        assert (made(demo, settings).frames - stock_frames).abs().max() < 1e-4
+    else:
+        with pytest.raises(BadInput, match=f"^attention: '{backend}' is not allowed; allowed: native"):
+            made(demo, settings)
+
+
+@pytest.mark.parametrize(("backend", "package"), [("flash", "flash_attn"), ("sage", "sageattention")])
+def test_on_a_card_a_missing_attention_package_is_named(backend, package):
+    with pytest.raises(BadInput, match=package):
+        check_attention(backend, torch.device("cuda"))

@@ -17,6 +17,7 @@ from tuner.engine.engines import ENGINES, Engine
 from tuner.engine.placement import Placement
 from tuner.engine.run import Run
 from tuner.engine.text import encode_prompts
+from tuner.engine.transformer import check_attention
 from tuner.engine.video import VideoWriter, unit_range
 from tuner.errors import BadInput, OutOfMemory, TunerError
 from tuner.meter.events import Failed, Finished, OnEvent
@@ -141,6 +142,8 @@ def _check(settings: Settings, components: Components) -> None:
         raise BadInput(
             "precision", settings.precision, f"{loaded}, as the model was loaded; load it with these settings"
         )
+    if settings.engine == "tuned":
+        check_attention(settings.attention, components.device)
 
 
 def _decode(run: Run, latents: Tensor, writers: list[VideoWriter], return_frames: bool) -> Tensor | None:

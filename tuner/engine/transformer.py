@@ -8,6 +8,7 @@ place.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,9 +19,26 @@ from torch import Tensor, nn
 from tuner.engine.cache import ConditionCache
 from tuner.engine.placement import Placement
 from tuner.engine.weights import BlockWeights, PackedModule
+from tuner.errors import BadInput
 from tuner.meter.meter import Meter
 from tuner.models.attention import OriginalAttnProcessor
 from tuner.settings import Settings
+
+_PACKAGES = {"flash": "flash_attn", "sage": "sageattention", "xformers": "xformers"}
+_CARD_ONLY = ("_native_efficient", *_PACKAGES)
+
+
+def check_attention(backend: str, device: torch.device) -> None:
+    """Refuse an attention backend that cannot run here.
+
+    Raises:
+        BadInput: It needs a CUDA card, or a package that is not installed.
+    """
+    if backend in _CARD_ONLY and device.type == "cpu":
+        raise BadInput("attention", backend, "native, _native_flash or _native_math on a CPU")
+    package = _PACKAGES.get(backend)
+    if package and find_spec(package) is None:
+        raise BadInput("attention", backend, f"native, or {backend} once the package {package} is installed")
 
 
 class TransformerRunner:

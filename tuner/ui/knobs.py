@@ -166,6 +166,7 @@ def notes(machine: Machine, engine: str) -> dict[str, Note]:
     if machine.device == "cpu":
         found["prefetch"] = Note("note_cpu_prefetch")
         found["precision"] = Note("note_cpu_precision", usable=True)
+        found["attention"] = Note("note_cpu_attention", usable=True)
     if engine == "stock":
         for name in KNOBS:
             if name not in _STOCK_OBEYS:

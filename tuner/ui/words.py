@@ -60,6 +60,10 @@ WORDS: dict[str, Text] = {
         "This model is not installed: its settings can be edited and saved here, but not run.",
         "该模型未安装：可以在此编辑并保存设置，但不能运行。",
     ),
+    "note_cpu_attention": Text(
+        "On a CPU: native, _native_flash or _native_math. The others need a card.",
+        "CPU 上可用 native、_native_flash 或 _native_math，其余需要显卡。",
+    ),
     "note_cpu_prefetch": Text(
         "Not used here: on a CPU a copy is immediate, nothing can run ahead of it.",
         "此处不起作用：CPU 上的拷贝立即完成，没有可提前的内容。",
