@@ -169,6 +169,7 @@ class Settings(Checked):
                 "权重和激活的数值格式。auto：显卡支持则用 bfloat16，旧显卡用 float16，CPU 用 float32。",
             ),
             choices=get_args(Precision),
+            lossless=False,
         ),
     ] = "auto"
     attention: Annotated[
@@ -182,6 +183,7 @@ class Settings(Checked):
                 "flash、sage、xformers 需要安装相应的包。sage 有损。",
             ),
             choices=get_args(Attention),
+            lossless=False,
         ),
     ] = "native"
     prefetch: Annotated[
