@@ -62,6 +62,7 @@ def generate(
     return_frames: bool = False,
     output_dir: str | Path | None = None,
     should_stop: Callable[[], bool] | None = None,
+    meter: Meter | None = None,
 ) -> Result:
     """Make a clip, or several of one prompt.
 
@@ -74,6 +75,7 @@ def generate(
         return_frames: Also return the frames as floats.
         output_dir: Write ``video.mp4`` (further clips: ``video-2.mp4``, ...) into this folder.
         should_stop: Asked between blocks, steps and chunks; True cancels the run.
+        meter: Measures the run; by default a new one, which ``on_event`` and ``should_stop`` are handed to.
 
     Raises:
         BadInput: The request or the settings do not suit the model.
@@ -81,7 +83,7 @@ def generate(
         Cancelled: ``should_stop`` said so.
         TunerError: The clip could not be written.
     """
-    meter = Meter(components.device, on_event, should_stop)
+    meter = meter or Meter(components.device, on_event, should_stop)
     with _told(meter), meter:
         _check(settings, components)
         use_text_projection(components.transformer, settings.text_projection)

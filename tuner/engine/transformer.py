@@ -117,8 +117,8 @@ class TransformerRunner:
         for block in self._resident_and_streamed():
             for group, video, text in zip(groups, videos, texts, strict=True):
                 self._meter.checkpoint()
-                self._attend(block, video, text, time[group], rotary)
-                self._feed_forward(block, video, text, time[group])
+                self._meter.in_place(self._attend, block, video, text, time[group], rotary)
+                self._meter.in_place(self._feed_forward, block, video, text, time[group])
         prediction = torch.empty_like(hidden_states)
         while videos:
             group = groups.pop()

@@ -12,6 +12,7 @@ from typing import Self
 
 import psutil
 import torch
+from torch import Tensor
 
 from tuner.errors import Cancelled
 from tuner.meter.events import (
@@ -30,7 +31,7 @@ from tuner.meter.events import (
     Transferred,
 )
 from tuner.meter.measured import Measured, StageMeasured
-from tuner.meter.memory import memory_of
+from tuner.meter.memory import DeviceMemory, memory_of
 
 _SAMPLE_SECONDS = 0.05
 _SAMPLES_PER_DOUBLING = 400
@@ -70,6 +71,7 @@ class Meter:
         device: Where the run computes.
         on_event: Receives every event, in order; one at a time, though from two threads.
         should_stop: Asked between blocks, steps and chunks; True ends the run.
+        memory: Keeps the account of device memory; by default the device's own.
     """
 
     def __init__(
@@ -77,9 +79,10 @@ class Meter:
         device: torch.device,
         on_event: OnEvent | None = None,
         should_stop: Callable[[], bool] | None = None,
+        memory: DeviceMemory | None = None,
     ) -> None:
         self.caches: dict[Level, CacheCounter] = {level: CacheCounter() for level in LEVELS}
-        self._memory = memory_of(device)
+        self._memory = memory or memory_of(device)
         self._on_event = on_event
         self._should_stop = should_stop
         self._copies: dict[Direction, _Copies] = {"h2d": _Copies(), "d2h": _Copies()}
@@ -175,6 +178,15 @@ class Meter:
         self.tell_counts()
         self.tell(FramesReady(self.seconds, done, total))
         self.checkpoint()
+
+    def in_place(
+        self, work: Callable[..., None], module: torch.nn.Module, *inputs: Tensor | tuple[Tensor, ...]
+    ) -> None:
+        """Run ``work(module, *inputs)``, which changes its inputs in place and leaves nothing else behind.
+
+        A forecast looks at such work once for each set of shapes.
+        """
+        work(module, *inputs)
 
     def transferred(self, direction: Direction, bytes_: int) -> None:
         """One copy between host and device was made."""

@@ -72,8 +72,6 @@ def load_model(
     tokenizers = load_tokenizers(path, family)
     for part in (transformer, vae, *texts):
         fill(part, dtype, allow_pickle)
-        if part.tied:
-            part.module.set_input_embeddings(part.module.get_input_embeddings())  # type: ignore[operator]
     merge_loras(transformer.module, additions)
     modules: list[Any] = [text.module for text in texts]
     return Components(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMagvit
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
 from huggingface_hub.errors import StrictDataclassError
 from transformers import BertConfig, BertModel, T5Config, T5EncoderModel
-from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLTextModel
 
 from tuner.errors import BadInput
 from tuner.models import config_checks
@@ -47,13 +46,18 @@ def transformer_part(folder: Path) -> Part:
         if config.get(key):
             raise BadInput(f"{label(file)}, {key}", config[key], "an EasyAnimate InP transformer, without it")
     check(file, {**dict.fromkeys(_NEEDED), **config}, config_checks.TRANSFORMER)
+    return Part(folder, _built(file, lambda: build_transformer(config)), transformer_naming)
+
+
+def build_transformer(config: dict[str, Any]) -> EasyAnimateTransformer3DModel:
+    """The denoiser of that config, with the original's attention arithmetic."""
     known = arguments(config, EasyAnimateTransformer3DModel)
-    transformer = _built(file, lambda: EasyAnimateTransformer3DModel(**known))
+    transformer = EasyAnimateTransformer3DModel(**known)
     use_original_attention(transformer)
     if known.get("text_embed_dim_t5"):
         # V5's rotary grid was compared with the original; for V5.1 diffusers' pipeline is all there is to compare.
         use_original_rotary(transformer)
-    return Part(folder, transformer, transformer_naming)
+    return transformer
 
 
 def vae_part(folder: Path) -> Part:
@@ -65,10 +69,15 @@ def vae_part(folder: Path) -> Part:
     file = folder / "config.json"
     config = read_json(file)
     check(file, config, config_checks.VAE)
-    vae = _built(file, lambda: AutoencoderKLMagvit(**arguments(config, AutoencoderKLMagvit)))
+    return Part(folder, _built(file, lambda: build_vae(config)))
+
+
+def build_vae(config: dict[str, Any]) -> AutoencoderKLMagvit:
+    """The video autoencoder of that config."""
+    vae = AutoencoderKLMagvit(**arguments(config, AutoencoderKLMagvit))
     # diffusers' own pipelines ask the config for this key, but its class does not know it.
     vae.register_to_config(cache_mag_vae=config.get("cache_mag_vae", True))
-    return Part(folder, vae)
+    return vae
 
 
 def text_parts(root: Path, family: Family) -> list[Part]:
@@ -78,27 +87,28 @@ def text_parts(root: Path, family: Family) -> list[Part]:
         BadInput: A config is missing or wrong.
     """
     if family == "v5":
-        return [_bert_part(root / "text_encoder"), _t5_part(root / "text_encoder_2")]
-    return [_qwen_part(root / "text_encoder")]
+        return [_text_part(root / "text_encoder", "bert"), _text_part(root / "text_encoder_2", "t5")]
+    return [_text_part(root / "text_encoder", "qwen2_vl")]
 
 
-def _bert_part(folder: Path) -> Part:
+def text_part(folder: Path, config: dict[str, Any]) -> Part:
+    """The text encoder of that config, for the tensors in ``folder``."""
+    match config["model_type"]:
+        case "bert":
+            return Part(folder, BertModel(BertConfig.from_dict(config)))
+        case "t5" | "mt5":
+            # Attention written out, as the model was trained with: the fused kernel's rounding is another one.
+            t5 = T5EncoderModel(T5Config.from_dict(config, attn_implementation="eager"))
+            # float16 overflows in T5's feed-forward output, which therefore stays float32 there.
+            return Part(folder, t5, tied={"encoder.embed_tokens.weight": "shared.weight"}, keep_float32="wo")
+        case _:
+            qwen = build_qwen(config)
+            return Part(folder, qwen, partial(qwen_naming, len(qwen.layers)))
+
+
+def _text_part(folder: Path, kind: str) -> Part:
     file, config = _text_config(folder)
-    return Part(folder, _built(file, lambda: BertModel(BertConfig.from_dict(config))))
-
-
-def _t5_part(folder: Path) -> Part:
-    file, config = _text_config(folder)
-    # Attention written out, as the model was trained with: the fused kernel's rounding is another one.
-    t5 = _built(file, lambda: T5EncoderModel(T5Config.from_dict(config, attn_implementation="eager")))
-    # float16 overflows in T5's feed-forward output, which therefore stays float32 there.
-    return Part(folder, t5, tied={"encoder.embed_tokens.weight": "shared.weight"}, keep_float32="wo")
-
-
-def _qwen_part(folder: Path) -> Part:
-    file, config = _text_config(folder)
-    qwen: Qwen2VLTextModel = _built(file, lambda: build_qwen(config))
-    return Part(folder, qwen, partial(qwen_naming, len(qwen.layers)))
+    return _built(file, lambda: text_part(folder, {**config, "model_type": kind}))
 
 
 def _text_config(folder: Path) -> tuple[Path, dict]:

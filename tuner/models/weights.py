@@ -78,12 +78,36 @@ def fill(part: Part, dtype: torch.dtype, allow_pickle: bool = False) -> None:
         raise findings[0]
     tensors = {}
     for name, source in _in_file_order(sources):
-        wide = dtype == torch.float16 and part.keep_float32 and part.keep_float32 in name.split(".")
-        tensors[name] = source.file.read(source.key, torch.float32 if wide else dtype)
+        tensors[name] = source.file.read(source.key, _dtype_of(part, name, dtype))
+    _assign(part, tensors)
+
+
+def fill_with(
+    part: Part, dtype: torch.dtype, make: Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
+) -> None:
+    """Leave a module as :func:`fill` does, with tensors from elsewhere.
+
+    Args:
+        part: What to fill; its folder is not looked at.
+        dtype: Of the weights afterwards.
+        make: Gives a tensor of a shape and dtype.
+    """
+    shapes = wanted_shapes(part)
+    _assign(part, {name: make(shape, _dtype_of(part, name, dtype)) for name, shape in shapes.items()})
+
+
+def _dtype_of(part: Part, name: str, dtype: torch.dtype) -> torch.dtype:
+    wide = dtype == torch.float16 and part.keep_float32 and part.keep_float32 in name.split(".")
+    return torch.float32 if wide else dtype
+
+
+def _assign(part: Part, tensors: dict[str, torch.Tensor]) -> None:
     for repeat, name in part.tied.items():
         tensors[repeat] = tensors[name]
     part.module.load_state_dict(tensors, assign=True)
     part.module.requires_grad_(False).eval()
+    if part.tied:
+        part.module.set_input_embeddings(part.module.get_input_embeddings())  # type: ignore[operator]
 
 
 def wanted_shapes(part: Part) -> dict[str, tuple[int, ...]]:
