@@ -1,0 +1,54 @@
+"""The meter of a run on a fake card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from tuner.forecast.card import FakeCard
+from tuner.forecast.shapes import signature
+from tuner.forecast.trace import Began, Repeated, Segment, Stepped
+from tuner.meter.events import Stage
+from tuner.meter.meter import Meter
+
+
+class ForecastMeter(Meter):
+    """Measures a run on a fake card: bytes as ever, and no seconds.
+
+    Args:
+        card: Entered by whoever starts the run.
+    """
+
+    def __init__(self, card: FakeCard) -> None:
+        super().__init__(torch.device("meta"), memory=card)
+        self._card = card
+        self._segments: dict[Hashable, Segment] = {}
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """Measure one stage, marked in the trace."""
+        self._card.note(Began(name))
+        with super().stage(name):
+            yield
+
+    @contextmanager
+    def step(self, step: int, steps: int) -> Iterator[None]:
+        """Measure one step, marked in the trace."""
+        with super().step(step, steps):
+            yield
+        self._card.note(Stepped(step))
+
+    def in_place(self, work: Callable[..., None], module: torch.nn.Module, *inputs: Any) -> None:
+        """Run ``work`` the first time; write it down again when everything has the shapes it had before."""
+        key = work, tuple(signature(tensor) for tensor in module.parameters()), signature(inputs)
+        segment = self._segments.get(key)
+        if segment is None:
+            segment = self._segments[key] = Segment()
+            with self._card.segment(segment):
+                work(module, *inputs)
+        else:
+            self._card.reach(segment.peak_bytes)
+        self._card.note(Repeated(segment))

@@ -1,0 +1,95 @@
+"""What happened on a card, in order: the record from which memory and time are forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+
+from tuner.meter.events import Direction, Stage
+
+Work = Literal["matmul", "convolution", "attention", "other"]
+
+
+class Born(NamedTuple):
+    """A storage was made on the card."""
+
+    storage: int
+    bytes: int
+
+
+class Died(NamedTuple):
+    """The last tensor of a storage is gone."""
+
+    storage: int
+    bytes: int
+
+
+class Ran(NamedTuple):
+    """An operation ran on the card.
+
+    Attributes:
+        name: As PyTorch calls it.
+        work: What bounds it.
+        dtype: What it computes in.
+        flops: Multiplications and additions.
+        bytes: Read and written.
+    """
+
+    name: str
+    work: Work
+    dtype: torch.dtype
+    flops: int
+    bytes: int
+
+
+class Copied(NamedTuple):
+    """Bytes moved between host and card."""
+
+    direction: Direction
+    bytes: int
+
+
+class Began(NamedTuple):
+    """A stage began; the one before it has ended."""
+
+    stage: Stage
+
+
+class Stepped(NamedTuple):
+    """A denoising step ended."""
+
+    step: int
+
+
+class Repeated(NamedTuple):
+    """Everything in ``segment`` happened once more; it left nothing behind."""
+
+    segment: Segment
+
+
+Entry = Born | Died | Ran | Copied | Began | Stepped | Repeated
+
+
+@dataclass(eq=False)
+class Segment:
+    """A part of the trace that changes tensors in place and frees all it makes.
+
+    Attributes:
+        entries: What happens in it.
+        peak_bytes: Bytes it holds at most above those held when it begins.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    peak_bytes: int = 0
+
+
+def walk(entries: list[Entry]) -> Iterator[Entry]:
+    """Every entry, with those that are repeated in their place."""
+    for entry in entries:
+        if isinstance(entry, Repeated):
+            yield from entry.segment.entries
+        else:
+            yield entry
