@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from tuner.bench.table import strategies_tables
+from tuner.bench.reports import gpu_report, strategies_tables
 from tuner.settings import KNOBS, Knob, Settings, Text
 from tuner.ui.words import UNITS
 
@@ -40,6 +40,11 @@ _METERING = Text(
     "{repeats} 轮取中位数，其间其他程序占用 {other_programs_cores} 核，`{command}`。",
 )
 
+_NO_GPU = Text(
+    "| card | measured |\n| --- | --- |\n| any | not yet measured on a GPU |",
+    "| 显卡 | 测量 |\n| --- | --- |\n| 任意 | 尚未在 GPU 上测量 |",
+)
+
 
 def knob_table(language: Language) -> str:
     """Every knob: title, name, default, what is allowed, whether it is lossless, what it does."""
@@ -65,7 +70,18 @@ def measured_tables(language: Language) -> str:
     return f"{on}\n\n{strategies_tables(strategies, language)}\n{cost}\n"
 
 
-GENERATED: dict[str, Callable[[Language], str]] = {"knobs": knob_table, "measured": measured_tables}
+def gpu_tables(language: Language) -> str:
+    """What the committed results of ``tuner bench gpu`` say, or that there is none."""
+    results = [_result(file.name) for file in sorted(BENCHMARKS.glob("gpu-*.json"))]
+    reports = [gpu_report(result, language) for result in results]
+    return "\n".join(reports) if reports else f"{_in(language, _NO_GPU)}\n"
+
+
+GENERATED: dict[str, Callable[[Language], str]] = {
+    "knobs": knob_table,
+    "measured": measured_tables,
+    "gpu": gpu_tables,
+}
 
 
 def filled(text: str, language: Language) -> str:

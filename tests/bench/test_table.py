@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.bench.table import in_words, strategies_tables, table
+from tuner.bench.reports import strategies_tables
+from tuner.bench.table import in_words, table
 
 DONE = {
     "name": "stock",

@@ -36,8 +36,15 @@ def write_result(out: Path, result: Mapping[str, Any], text: str = "") -> None:
         BadInput: One of them cannot be written.
     """
     try:
-        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8", newline="\n")
+        _replace(out, json.dumps(result, indent=2) + "\n")
         if text:
-            out.with_suffix(".md").write_text(text, encoding="utf-8", newline="\n")
+            _replace(out.with_suffix(".md"), text)
     except OSError as error:
         raise BadInput("--out", out, f"a file that can be written ({error.strerror})") from None
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write ``text``, so that a program that is killed meanwhile leaves what was there before."""
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    part.replace(file)

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict
 
-import psutil
 import torch
 
 import tuner
@@ -76,11 +75,15 @@ def today() -> str:
 
 
 def _own_seconds() -> float:
+    import psutil  # only in these two: what else is here works without it
+
     times = psutil.Process().cpu_times()
     return times.user + times.system
 
 
 def _all_seconds() -> float:
+    import psutil
+
     times = psutil.cpu_times()
     return sum(times) - times.idle - getattr(times, "iowait", 0.0)
 

@@ -13,15 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tuner.bench.files import check_place, write_result
+from tuner.bench.inputs import Inputs, transformer_inputs
 from tuner.bench.machine import Others, these_versions, this_machine, today
 from tuner.engine import TransformerRunner, VaeRunner
 from tuner.meter.events import Event, to_json
@@ -33,24 +32,6 @@ from tuner.settings import Settings
 
 UNMETERED, COUNTED, TOLD = "unmetered", "memory counted", "memory counted, events told"
 BAR = {"cpu": 1.10, "cuda": 1.03}
-_BRANCHES, _TOKENS = 2, 256
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the transformer takes, on the device.
-
-    Attributes:
-        latents: ``[2, 16, t, h, w]``.
-        text: ``[2, 256, D]``.
-        text_t5: ``[2, 256, D5]``; None where the model has one text encoder.
-        inpaint: ``[2, 17, t, h, w]``.
-    """
-
-    latents: Tensor
-    text: Tensor
-    text_t5: Tensor | None
-    inpaint: Tensor
 
 
 def run(
@@ -115,7 +96,8 @@ def run(
 
 def measure(request: Request, components: Components, repeats: int) -> dict[str, list[float]]:
     """Seconds of each round, by how much was metered."""
-    inputs = _inputs(request, components)
+    size = request.width, request.height, request.frames
+    inputs = transformer_inputs(components.transformer, components.vae, size, components.device, components.dtype)
     seconds: dict[str, list[float]] = {name: [] for name in _WAYS}
     for turn in range(repeats + 1):
         for name, metered in _WAYS.items():
@@ -139,44 +121,16 @@ _WAYS: dict[str, Callable[[torch.device], AbstractContextManager[Meter]]] = {
 }
 
 
-def _inputs(request: Request, components: Components) -> Inputs:
-    """Random inputs of the right shapes, for two guidance branches: what is computed does not depend on them."""
-    vae, config = components.vae, components.transformer.config
-    size = (
-        (request.frames - 1) // vae.temporal_compression_ratio + 1,
-        request.height // vae.spatial_compression_ratio,
-        request.width // vae.spatial_compression_ratio,
-    )
-    channels = vae.config["latent_channels"]
-    generator = torch.Generator("cpu").manual_seed(request.seed)
-
-    def random(*shape: int) -> Tensor:
-        values = torch.randn(_BRANCHES, *shape, generator=generator)
-        return values.to(components.device, components.dtype)
-
-    t5 = config.get("text_embed_dim_t5")
-    return Inputs(
-        latents=random(channels, *size),
-        text=random(_TOKENS, config["text_embed_dim"]),
-        text_t5=random(_TOKENS, t5) if t5 else None,
-        inpaint=random(channels + 1, *size),
-    )
-
-
 def _denoise_and_decode(request: Request, components: Components, meter: Meter, inputs: Inputs) -> float:
     """Nearly all of a generation, by the runners alone; its wall seconds."""
     settings, device = Settings(), components.device
-    time_now = torch.full((_BRANCHES,), 500.0, dtype=components.dtype, device=device)
     latents = inputs.latents
     began = time.perf_counter()
     with meter.stage("denoise"):
         transformer = TransformerRunner(components.transformer, settings, device, meter=meter)
         for step in range(request.steps):
             with meter.step(step + 1, request.steps):
-                latents = (
-                    latents
-                    - transformer(latents, time_now, inputs.text, inputs.text_t5, inputs.inpaint) / request.steps
-                )
+                latents = latents - inputs.apply(transformer, latents) / request.steps
         transformer.close()
     with meter.stage("decode"):
         done = 0

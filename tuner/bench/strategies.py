@@ -19,7 +19,7 @@ import torch
 
 from tuner.bench.files import check_place, write_result
 from tuner.bench.machine import Others, these_versions, this_machine, today
-from tuner.bench.table import strategies_tables
+from tuner.bench.reports import strategies_tables
 from tuner.engine.generate import Result, generate
 from tuner.errors import OutOfMemory
 from tuner.meter.measured import Measured

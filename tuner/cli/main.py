@@ -5,7 +5,6 @@ Heavy rooms (engine, page, bench) are imported by the command that needs them, s
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated
 import typer
 
 from tuner import __version__
+from tuner.cli.bench import bench
 from tuner.cli.models import ModelsDir, models
 from tuner.cli.presets import presets
 from tuner.cli.run import run
@@ -29,7 +29,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-bench = typer.Typer(help="Measure what the knobs do on this machine.")
 app.command()(run)
 app.add_typer(bench, name="bench")
 app.add_typer(presets, name="presets")
@@ -89,43 +88,3 @@ def ui(
     from tuner.ui.app import launch
 
     launch(host=host, port=port, data_dir=data_dir)
-
-
-@bench.command()
-def strategies(
-    model: Annotated[str, typer.Option(help="Name or folder of the model.")] = "demo",
-    width: Annotated[int, typer.Option(help="Pixels.")] = 128,
-    height: Annotated[int, typer.Option(help="Pixels.")] = 128,
-    frames: Annotated[int, typer.Option(help="Video frames.")] = 49,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each strategy.")] = 1,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write JSON there, a table beside it.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
-) -> None:
-    """Stock, chunked, cached and combined side by side: memory, seconds, transfers, difference from stock."""
-    from tuner.bench.strategies import run as compare
-
-    result = compare(model=model, width=width, height=height, frames=frames, steps=steps, repeats=repeats, out=out)
-    if as_json:
-        print(json.dumps(result))
-
-
-@bench.command()
-def metering(
-    model: Annotated[str, typer.Option(help="Name or folder of the model.")] = "demo",
-    width: Annotated[int, typer.Option(help="Pixels.")] = 128,
-    height: Annotated[int, typer.Option(help="Pixels.")] = 128,
-    frames: Annotated[int, typer.Option(help="Video frames.")] = 49,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write JSON there.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
-) -> None:
-    """What counting memory and telling events adds to the run time."""
-    from tuner.bench.metering import run as compare
-
-    result = compare(model=model, width=width, height=height, frames=frames, steps=steps, repeats=repeats, out=out)
-    if as_json:
-        print(json.dumps(result))

@@ -120,9 +120,9 @@ def on_device(module: nn.Module, placement: Placement, blocks: Sequence[nn.Modul
         PackedModule(module, placement, without=blocks),
         *(PackedModule(block, placement) for block in blocks),
     ]
-    for part in packed:
-        part.bind(part.views(placement.to_device(part.host)))
     try:
+        for part in packed:
+            part.bind(part.views(placement.to_device(part.host)))
         yield
     finally:
         for part in packed:

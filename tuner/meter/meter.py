@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -239,6 +238,8 @@ class Meter:
         }
 
     def _sample_until_over(self) -> None:
+        import psutil  # only here: a meter that only counts works without it
+
         process = psutil.Process()
         while True:
             allocated, reserved = self._memory.now()
