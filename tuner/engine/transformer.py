@@ -1,10 +1,4 @@
-"""The transformer, run block by block and token chunk by token chunk.
-
-The arithmetic is that of diffusers' ``EasyAnimateTransformer3DModel`` in another order: its own modules are
-called, on fewer tokens at a time. Only keys and values of a block exist for all tokens; normed tokens,
-queries, attention output and the feed-forward's inner states exist for one chunk, and residuals are added in
-place.
-"""
+"""The transformer, run block by block: a few samples and a few tokens at a time, weights on the device in turn."""
 
 from __future__ import annotations
 
@@ -12,16 +6,15 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 
+from tuner.engine.block import ChunkedBlock, rotary_turns
 from tuner.engine.cache import ConditionCache
 from tuner.engine.placement import Placement
 from tuner.engine.weights import BlockWeights, PackedModule
 from tuner.errors import BadInput
 from tuner.meter.meter import Meter
-from tuner.models.attention import OriginalAttnProcessor
 from tuner.settings import Settings
 
 _PACKAGES = {"flash": "flash_attn", "sage": "sageattention", "xformers": "xformers"}
@@ -67,6 +60,7 @@ class TransformerRunner:
         self._settings = settings
         self._placement = Placement(device, meter)
         self._meter = self._placement.meter
+        self._run = ChunkedBlock(settings.token_chunk, settings.attention)
         self._conditions = ConditionCache(settings.cache_bytes, self._meter.caches["conditions"])
         self._trunk = PackedModule(model, self._placement, without=list(model.transformer_blocks))
         self._trunk.bind(self._trunk.views(self._placement.to_device(self._trunk.host)))
@@ -117,8 +111,7 @@ class TransformerRunner:
         for block in self._resident_and_streamed():
             for group, video, text in zip(groups, videos, texts, strict=True):
                 self._meter.checkpoint()
-                self._meter.in_place(self._attend, block, video, text, time[group], rotary)
-                self._meter.in_place(self._feed_forward, block, video, text, time[group])
+                self._meter.in_place(self._run, block, video, text, time[group], rotary)
         prediction = torch.empty_like(hidden_states)
         while videos:
             group = groups.pop()
@@ -143,13 +136,13 @@ class TransformerRunner:
             )
         return self._blocks
 
-    def _rotary(self, latents: Tensor) -> tuple[Tensor, ...]:
-        def make() -> tuple[Tensor, ...]:
+    def _rotary(self, latents: Tensor) -> Tensor:
+        def make() -> tuple[Tensor]:
             with self._meter.host():
-                tables = self._model.rope_embedding(latents)
-            return tuple(self._placement.to_device(table) for table in tables)
+                turns = rotary_turns(self._model.rope_embedding(latents))
+            return (self._placement.to_device(turns),)
 
-        return self._conditions.get(tuple(latents.shape[2:]), make)
+        return self._conditions.get(tuple(latents.shape[2:]), make)[0]
 
     def _text_tokens(self, states: Tensor, states_t5: Tensor | None) -> Tensor:
         """Both encoders' states, projected: ``[b, L, C]``, contiguous and ours to change."""
@@ -173,101 +166,13 @@ class TransformerRunner:
             tokens[:, frame * per_frame : (frame + 1) * per_frame] = patches
         return tokens
 
-    def _chunks(self, tokens: int) -> list[slice]:
-        size = self._settings.token_chunk or tokens
-        return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
-
-    def _attend(self, block: Any, video: Tensor, text: Tensor, time: Tensor, rotary: tuple[Tensor, ...]) -> None:
-        """Joint attention of text and video, added to both in place."""
-        attn = block.attn1
-        shift, scale, gate, text_shift, text_scale, text_gate = _modulation(block.norm1, time)
-        own = attn.add_q_proj is not None
-        length, heads = text.shape[1], attn.heads
-
-        normed_text = _modulate(block.norm1.norm(text), text_shift, text_scale)
-        to_q, to_k, to_v = (
-            (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj) if own else (attn.to_q, attn.to_k, attn.to_v)
-        )
-        norm_q, norm_k = (attn.norm_added_q, attn.norm_added_k) if own else (attn.norm_q, attn.norm_k)
-        text_key = _normed(norm_k, to_k(normed_text), heads)
-        keys = text_key.new_empty(text.shape[0], length + video.shape[1], heads, text_key.shape[-1])
-        values = torch.empty_like(keys)
-        keys[:, :length] = text_key
-        values[:, :length] = to_v(normed_text).unflatten(2, (heads, -1))
-        del text_key
-
-        chunks = self._chunks(video.shape[1])
-        normed = None
-        for chunk in chunks:
-            normed = _modulate(block.norm1.norm(video[:, chunk]), shift, scale)
-            key = _rotated(_normed(attn.norm_k, attn.to_k(normed), heads), rotary, chunk)
-            keys[:, length + chunk.start : length + chunk.stop] = key
-            del key
-            values[:, length + chunk.start : length + chunk.stop] = attn.to_v(normed).unflatten(2, (heads, -1))
-            if len(chunks) > 1:
-                normed = None
-        for chunk in chunks:
-            if normed is None or len(chunks) > 1:
-                normed = _modulate(block.norm1.norm(video[:, chunk]), shift, scale)
-            query = _rotated(_normed(attn.norm_q, attn.to_q(normed), heads), rotary, chunk)
-            normed = None
-            attended = self._scaled_dot_product(query, keys, values)
-            del query
-            video[:, chunk].add_(attn.to_out[1](attn.to_out[0](attended)).mul_(gate))
-            del attended
-        attended = self._scaled_dot_product(_normed(norm_q, to_q(normed_text), heads), keys, values)
-        if own:
-            attended = attn.to_add_out(attended)
-        elif isinstance(attn.processor, OriginalAttnProcessor):
-            attended = attn.to_out[1](attn.to_out[0](attended))
-        text.add_(attended.mul_(text_gate))
-
-    def _scaled_dot_product(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attention of ``[b, n, H, D]`` queries over all keys, heads joined: ``[b, n, H*D]``."""
-        out = dispatch_attention_fn(query, keys, values, backend=self._settings.attention)  # type: ignore[arg-type]
-        return out.flatten(2, 3).to(query.dtype)
-
-    def _feed_forward(self, block: Any, video: Tensor, text: Tensor, time: Tensor) -> None:
-        """The feed-forward of text and video, added to both in place."""
-        shift, scale, gate, text_shift, text_scale, text_gate = _modulation(block.norm2, time)
-        after = block.norm3 or nn.Identity()
-        for chunk in self._chunks(video.shape[1]):
-            normed = _modulate(block.norm2.norm(video[:, chunk]), shift, scale)
-            video[:, chunk].add_(after(block.ff(normed)).mul_(gate))
-        normed = _modulate(block.norm2.norm(text), text_shift, text_scale)
-        text.add_(after((block.txt_ff or block.ff)(normed)).mul_(text_gate))
-
     def _unpatched(self, video: Tensor, time: Tensor, like: Tensor) -> Tensor:
         """Tokens ``[b, t*h*w, C]`` as a prediction ``[b, 16, t, h, w]``."""
         model = self._model
         patch = model.config["patch_size"]
         _, channels, frames, height, width = like.shape
         out = video.new_empty(video.shape[0], video.shape[1], model.proj_out.out_features)
-        for chunk in self._chunks(video.shape[1]):
+        for chunk in self._run.chunks(video.shape[1]):
             out[:, chunk] = model.proj_out(model.norm_out(model.norm_final(video[:, chunk]), temb=time))
         patches = out.view(-1, frames, height // patch, width // patch, channels, patch, patch)
         return patches.permute(0, 4, 1, 2, 5, 3, 6).reshape(-1, channels, frames, height, width)
-
-
-def _modulation(norm: Any, time: Tensor) -> tuple[Tensor, ...]:
-    """Shift, scale, gate for video, then for text, each ``[b, 1, C]``: they depend on the timestep only."""
-    return norm.linear(norm.silu(time)).unsqueeze(1).chunk(6, dim=-1)
-
-
-def _modulate(normed: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return normed.mul_(1 + scale).add_(shift)
-
-
-def _normed(norm: nn.Module | None, projected: Tensor, heads: int) -> Tensor:
-    """A projection ``[b, n, H*D]`` split into heads and normalised per head: ``[b, n, H, D]``."""
-    split = projected.unflatten(2, (heads, -1))
-    return norm(split) if norm is not None else split
-
-
-def _rotated(states: Tensor, rotary: tuple[Tensor, ...], chunk: slice) -> Tensor:
-    """``states`` ``[b, n, H, D]`` turned by the rotary table of their tokens, in float32 as diffusers does."""
-    cos, sin = (table[chunk, None] for table in rotary)
-    wide = states.float()
-    even, odd = wide.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([-odd, even], dim=-1).flatten(-2)
-    return turned.mul_(sin).add_(wide * cos).to(states.dtype)
