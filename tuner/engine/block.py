@@ -109,7 +109,7 @@ class ChunkedBlock:
 
 
 def rotary_turns(tables: tuple[Tensor, Tensor]) -> Tensor:
-    """diffusers' rotary tables as turns: cosine + i sine ``[n, head_dim / 2]``, complex64.
+    """The rotary tables of diffusers as turns: cosine + i sine ``[n, head_dim / 2]``, complex64.
 
     Args:
         tables: Cosine and sine, float32 ``[n, head_dim]``: every value twice, once for each of a pair.
@@ -126,9 +126,14 @@ def _rotate(states: Tensor, turns: Tensor) -> None:
     half = -(-states.shape[1] // 2)
     for some, by in zip(states.split(half, dim=1), turns[:, None].split(half), strict=True):
         if some.dtype == torch.float32:
-            torch.view_as_complex(some.unflatten(-1, (-1, 2))).mul_(by)
+            _pairs(some).mul_(by)
         else:
-            some.copy_(torch.view_as_real(torch.view_as_complex(some.float().unflatten(-1, (-1, 2))).mul_(by)).flatten(-2))
+            some.copy_(torch.view_as_real(_pairs(some.float()).mul_(by)).flatten(-2))
+
+
+def _pairs(states: Tensor) -> Tensor:
+    """A view of neighbouring channels as complex numbers."""
+    return torch.view_as_complex(states.unflatten(-1, (-1, 2)))
 
 
 def _modulation(norm: Any, time: Tensor) -> tuple[Tensor, ...]:

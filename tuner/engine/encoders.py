@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tuner.engine.packed import PackedModule
 from tuner.engine.placement import Placement
-from tuner.engine.weights import BlockWeights, PackedModule
+from tuner.engine.weights import BlockWeights
 from tuner.settings import Settings
 
 

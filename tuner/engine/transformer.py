@@ -11,8 +11,9 @@ from torch import Tensor
 
 from tuner.engine.block import ChunkedBlock, rotary_turns
 from tuner.engine.cache import ConditionCache
+from tuner.engine.packed import PackedModule
 from tuner.engine.placement import Placement
-from tuner.engine.weights import BlockWeights, PackedModule
+from tuner.engine.weights import BlockWeights
 from tuner.errors import BadInput
 from tuner.meter.meter import Meter
 from tuner.settings import Settings
@@ -93,6 +94,7 @@ class TransformerRunner:
         model: Any = self._model
         batch = hidden_states.shape[0]
         rotary = self._rotary(hidden_states)
+        blocks = self._resident_and_streamed()
         time = model.time_embedding(model.time_proj(timestep).to(hidden_states.dtype), None)
         groups = [slice(i, i + self._settings.batch_size) for i in range(0, batch, self._settings.batch_size)]
         texts = [
@@ -108,10 +110,11 @@ class TransformerRunner:
             )
             for group in groups
         ]
-        for block in self._resident_and_streamed():
-            for group, video, text in zip(groups, videos, texts, strict=True):
-                self._meter.checkpoint()
-                self._meter.in_place(self._run, block, video, text, time[group], rotary)
+        for index in range(len(blocks)):
+            with blocks.on_device(index) as block:
+                for group, video, text in zip(groups, videos, texts, strict=True):
+                    self._meter.checkpoint()
+                    self._meter.in_place(self._run, block, video, text, time[group], rotary)
         prediction = torch.empty_like(hidden_states)
         while videos:
             group = groups.pop()
@@ -140,6 +143,8 @@ class TransformerRunner:
         def make() -> tuple[Tensor]:
             with self._meter.host():
                 turns = rotary_turns(self._model.rope_embedding(latents))
+            # In use during every forward: that it stays in between costs nothing at the peak.
+            self._conditions.capacity_bytes = max(self._settings.cache_bytes, turns.nbytes)
             return (self._placement.to_device(turns),)
 
         return self._conditions.get(tuple(latents.shape[2:]), make)[0]
