@@ -5,6 +5,7 @@ A message is one line: the field, the value given, what is allowed, what to do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -39,10 +40,33 @@ class BadInput(TunerError):
 
 
 class OutOfMemory(TunerError):
-    """The device (or the host) ran out of memory during a stage."""
+    """The device (or the host) ran out of memory during a stage.
+
+    Args:
+        message: One line.
+        stage: Where, as in :mod:`tuner.meter.events`; empty when that is not known.
+        asked_bytes: What was asked for, if the allocator said so.
+        free_bytes: What was free then, if known.
+        suggestion: The next smaller settings, by knob, that make the same clip; empty when there are none.
+    """
 
     exit_code = 3
     status = "out of memory"
+
+    def __init__(
+        self,
+        message: str,
+        stage: str = "",
+        asked_bytes: int | None = None,
+        free_bytes: int | None = None,
+        suggestion: Mapping[str, int | float | str] | None = None,
+    ) -> None:
+        self.stage, self.asked_bytes, self.free_bytes = stage, asked_bytes, free_bytes
+        self.suggestion = dict(suggestion or {})
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[OutOfMemory], tuple[object, ...]]:
+        return OutOfMemory, (str(self), self.stage, self.asked_bytes, self.free_bytes, self.suggestion)
 
 
 class Cancelled(TunerError):

@@ -7,7 +7,7 @@ number. ``at`` is always seconds since the run began.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 Stage = Literal["load", "encode text", "encode image", "denoise", "decode", "write"]
@@ -118,11 +118,13 @@ class Failed:
     Attributes:
         status: ``cancelled``, ``out of memory``, ``crashed`` or ``failed``.
         message: One line for the user.
+        suggestion: After ``out of memory``, the next smaller settings by knob, if there are any.
     """
 
     at: float
     status: str
     message: str
+    suggestion: dict[str, Any] = field(default_factory=dict)
 
 
 Event = (

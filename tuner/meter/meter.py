@@ -45,11 +45,13 @@ class CacheCounter:
     evictions: int = 0
     held_bytes: int = 0
     peak_bytes: int = 0
+    stage_peak_bytes: int = 0
 
     def hold(self, bytes_: int) -> None:
         """``bytes_`` more are held (fewer, when negative)."""
         self.held_bytes += bytes_
         self.peak_bytes = max(self.peak_bytes, self.held_bytes)
+        self.stage_peak_bytes = max(self.stage_peak_bytes, self.held_bytes)
 
 
 @dataclass
@@ -81,6 +83,7 @@ class Meter:
         memory: DeviceMemory | None = None,
     ) -> None:
         self.caches: dict[Level, CacheCounter] = {level: CacheCounter() for level in LEVELS}
+        self.device = device
         self._memory = memory or memory_of(device)
         self._on_event = on_event
         self._should_stop = should_stop
@@ -148,6 +151,8 @@ class Meter:
         self.current_stage = name
         self.tell(StageStarted(self.seconds, name))
         self._memory.start_peak()
+        for cache in self.caches.values():
+            cache.stage_peak_bytes = cache.held_bytes
         began = time.perf_counter()
         try:
             yield
