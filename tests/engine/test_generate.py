@@ -15,6 +15,7 @@ from tuner.engine import VaeRunner
 from tuner.engine.transformer import check_attention
 from tuner.errors import BadInput, Cancelled, OutOfMemory
 from tuner.meter.events import Failed, Finished, FramesReady, StageStarted, StepDone
+from tuner.meter.memory import CpuMemory
 from tuner.presets import read_preset
 from tuner.settings import Attention
 
@@ -211,8 +212,77 @@ def test_running_out_of_memory_is_told_as_such(demo):
     huge = SMALL.replace(width=2048, height=2048, frames=49, start_image=None, steps=1)
     with pytest.raises(OutOfMemory) as raised, limited_address_space():
         made(demo, tuner.Settings(chunk_size=0, token_chunk=0), huge, on_event=events.append)
-    assert "out of memory" in str(raised.value)
-    assert events[-1].status == "out of memory"
+    assert raised.value.stage == "denoise"
+    assert raised.value.asked_bytes > raised.value.free_bytes > 0
+    assert raised.value.suggestion == {"batch_size": 1}
+    assert str(raised.value).endswith("free; try batch_size 1")
+    assert (events[-1].status, events[-1].suggestion) == ("out of memory", {"batch_size": 1})
+
+
+@pytest.mark.parametrize(
+    ("stage", "advice"),
+    [
+        ("encode text", {"prefetch": 0}),
+        ("encode image", {"chunk_size": 2}),
+        ("denoise", {"batch_size": 1}),
+        ("decode", {"chunk_size": 2}),
+        ("write", {"workers": 1}),
+    ],
+)
+def test_an_allocation_that_fails_is_told_with_its_stage_and_what_to_try(demo, tmp_path, stage, advice):
+    events = []
+
+    def full(event):
+        events.append(event)
+        if isinstance(event, StageStarted) and event.stage == stage:
+            torch.empty(2**50, dtype=torch.uint8)
+
+    with pytest.raises(
+        OutOfMemory, match=f"^out of memory in stage {stage}: 1048576.00 GiB asked for, "
+    ) as raised:
+        made(demo, on_event=full, output_dir=tmp_path)
+    assert raised.value.suggestion == advice
+    assert raised.value.asked_bytes == 2**50
+    assert events[-1] == Failed(events[-1].at, "out of memory", str(raised.value), advice)
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+    assert made(demo).frames.shape[1] == 9, "the model is as good as before"
+
+
+def test_what_caches_held_is_what_the_advice_lowers(demo):
+    settings = tuner.Settings(batch_size=1, token_chunk=256, cache_capacity=1.0)
+
+    def full(event):
+        if isinstance(event, StepDone):
+            torch.empty(2**50, dtype=torch.uint8)
+
+    with pytest.raises(OutOfMemory) as raised:
+        made(demo, settings, on_event=full)
+    assert raised.value.suggestion == {"cache_capacity": 0.0}, "the demo's blocks take some MiB"
+
+
+def test_a_cache_larger_than_the_machine_is_refused_with_its_size(demo):
+    with pytest.raises(BadInput, match=r"^cache_capacity: 1000.0 is not .* 0 to [\d.]+ GiB on this computer$"):
+        made(demo, tuner.Settings(cache_capacity=1000.0))
+    assert made(demo, tuner.Settings(cache_capacity=1000.0, engine="stock")).frames.shape[1] == 9
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "chunked", "interleaved"])
+def test_a_chunk_longer_than_the_clip_is_all_of_it(demo, layout):
+    longer, everything = (made(demo, tuner.Settings(chunk_size=size, layout=layout)) for size in (64, 0))
+    assert torch.equal(longer.frames, everything.frames)
+    assert stage_peak(longer, "decode") == stage_peak(everything, "decode")
+
+
+def test_twenty_generations_leave_the_memory_of_the_first(demo):
+    request = SMALL.replace(width=32, height=32, frames=5, steps=1)
+    demo.encodings.clear()
+    held = []
+    with CpuMemory() as memory:
+        for _ in range(20):
+            tuner.generate(request, tuner.Settings(), demo)
+            held.append(memory.allocated)
+    assert held == held[:1] * 20, "nothing waits for a garbage collection either"
 
 
 class limited_address_space:  # noqa: N801 - reads as a context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import diffusers
@@ -97,8 +98,10 @@ def denoise(
     guidance: float,
     generators: list[torch.Generator],
     placement: Placement,
+    done: int = 0,
+    after_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Run every step.
+    """Run every step that is left.
 
     Args:
         transformer: Predicts for a batch.
@@ -110,6 +113,8 @@ def denoise(
         guidance: Classifier-free guidance scale, used when there are two branches.
         generators: One per clip, of the noise that ancestral samplers add.
         placement: Copies the timesteps to the device, once.
+        done: Steps that an earlier run took; ``latents`` are what it reached.
+        after_step: Told of each step taken, 1 for the first there is, and of the latents after it.
 
     Returns:
         Latents after the last step.
@@ -120,7 +125,8 @@ def denoise(
     times = placement.to_device(timesteps.to(latents.dtype))
     takes = inspect.signature(scheduler.step).parameters
     extra = {"generator": generators} if "generator" in takes else {}
-    for index, time in enumerate(timesteps):
+    for index in range(done, len(timesteps)):
+        time = timesteps[index]
         with placement.meter.step(index + 1, len(times)):
             noisy = torch.cat([latents] * branches)
             if hasattr(scheduler, "scale_model_input"):
@@ -130,4 +136,6 @@ def denoise(
                 without, with_prompt = noise.chunk(2)
                 noise = without + guidance * (with_prompt - without)
             latents = scheduler.step(noise, time, latents, return_dict=False, **extra)[0]
+        if after_step:
+            after_step(index + 1, latents)
     return latents

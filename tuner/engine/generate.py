@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from tuner.engine.cache import ConditionCache
 from tuner.engine.conditions import inpaint_latents, source_latents
 from tuner.engine.denoise import denoise, make_scheduler, starting_point
 from tuner.engine.engines import ENGINES, Engine
-from tuner.engine.placement import Placement
+from tuner.engine.placement import Placement, check_capacity, free_bytes
+from tuner.engine.progress import Progress, ProgressKeeper
 from tuner.engine.run import Run
 from tuner.engine.text import encode_prompts
 from tuner.engine.transformer import check_attention
@@ -26,6 +28,7 @@ from tuner.meter.meter import Meter
 from tuner.models.attention import use_text_projection
 from tuner.models.components import Components
 from tuner.presets import Preset, PresetRequest, dump_preset
+from tuner.pressure import relieved
 from tuner.request import Request
 from tuner.settings import Settings
 
@@ -63,6 +66,8 @@ def generate(
     output_dir: str | Path | None = None,
     should_stop: Callable[[], bool] | None = None,
     meter: Meter | None = None,
+    keep_progress: str | Path | None = None,
+    resume: Progress | None = None,
 ) -> Result:
     """Make a clip, or several of one prompt.
 
@@ -76,6 +81,8 @@ def generate(
         output_dir: Write ``video.mp4`` (further clips: ``video-2.mp4``, ...) into this folder.
         should_stop: Asked between blocks, steps and chunks; True cancels the run.
         meter: Measures the run; by default a new one, which ``on_event`` and ``should_stop`` are handed to.
+        keep_progress: File in which the latents reached are kept after every step, for :meth:`Progress.load`.
+        resume: Go on from what an earlier run of the same request and model reached; settings may differ.
 
     Raises:
         BadInput: The request or the settings do not suit the model.
@@ -84,44 +91,19 @@ def generate(
         TunerError: The clip could not be written.
     """
     meter = meter or Meter(components.device, on_event, should_stop)
-    with _told(meter), meter:
-        _check(settings, components)
+    with _told(meter, settings, request), meter:
+        _check(request, settings, components, initial_latents, resume)
         use_text_projection(components.transformer, settings.text_projection)
         placement = Placement(components.device, meter)
         engine: Engine = ENGINES[settings.engine](components, settings, placement)
         encoded = ConditionCache(_HOST_CACHE_BYTES, meter.caches["conditions"], components.encodings)
         run = Run(request, settings, components, placement, engine, encoded)
-        with meter.host():
-            scheduler = make_scheduler(request.scheduler, components.scheduler_config, request.steps)
-            generators = [torch.Generator("cpu").manual_seed(seed) for seed in run.seeds]
-            noise = run.noise(generators, initial_latents)
-
         with engine.resident():
-            with meter.stage("encode text"):
-                branches = (
-                    [request.negative_prompt, request.prompt] if request.guidance > _GUIDED else [request.prompt]
-                )
-                prompts = [prompt for prompt in branches for _ in generators]
-                states = encode_prompts(prompts, components, placement, encoded, engine.encoder)
-            with meter.stage("encode image"):
-                inpaint = inpaint_latents(run, noise)
-                source = source_latents(run, noise.dtype)
-            with meter.stage("denoise"), engine.transformer() as transformer:
-                with meter.host():
-                    times, start = starting_point(scheduler, noise, source, request.strength)
-                latents = placement.to_device(start)
-                latents = denoise(
-                    transformer,
-                    scheduler,
-                    times,
-                    latents,
-                    states,
-                    inpaint,
-                    request.guidance,
-                    generators,
-                    placement,
-                )
-            del states, inpaint
+            if resume is not None and resume.done == resume.steps:
+                meter.notice(f"resumed with all {resume.steps} steps done")
+                latents = placement.to_device(resume.latents).to(components.dtype)
+            else:
+                latents = _denoised(run, initial_latents, resume, keep_progress)
             kept = placement.to_host(latents)
             with ExitStack() as open_writers:
                 writers = [open_writers.enter_context(writer) for writer in _writers(run, output_dir)]
@@ -138,7 +120,62 @@ def generate(
     return Result(kept, frames, videos[0] if videos else None, measured, videos)
 
 
-def _check(settings: Settings, components: Components) -> None:
+def _denoised(
+    run: Run, initial_latents: Tensor | None, resume: Progress | None, keep_progress: str | Path | None
+) -> Tensor:
+    """Latents after the last step, on the device: encode text, encode image, denoise."""
+    request, components, placement, meter = run.request, run.components, run.placement, run.meter
+    with meter.host():
+        scheduler = make_scheduler(request.scheduler, components.scheduler_config, request.steps)
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in run.seeds]
+        noise = run.noise(generators, resume.latents if resume else initial_latents)
+    with meter.stage("encode text"):
+        branches = [request.negative_prompt, request.prompt] if request.guidance > _GUIDED else [request.prompt]
+        prompts = [prompt for prompt in branches for _ in generators]
+        states = encode_prompts(prompts, components, placement, run.encoded, run.engine.encoder)
+    with meter.stage("encode image"):
+        inpaint = inpaint_latents(run, noise)
+        source = source_latents(run, noise.dtype) if resume is None else None
+    with meter.stage("denoise"), run.engine.transformer() as transformer:
+        keeper = None
+        if keep_progress is not None:
+            parts = request, components, scheduler, generators, placement
+            keeper = ProgressKeeper(Path(keep_progress), *parts)
+        if resume is None:
+            with meter.host():
+                times, start = starting_point(scheduler, noise, source, request.strength)
+            latents = placement.to_device(start)
+        else:
+            times = scheduler.timesteps[len(scheduler.timesteps) - resume.steps :]
+            latents = resume.restore(scheduler, generators, components.dtype, placement)
+            meter.notice(f"resumed after step {resume.done} of {resume.steps}")
+        return denoise(
+            transformer,
+            scheduler,
+            times,
+            latents,
+            states,
+            inpaint,
+            request.guidance,
+            generators,
+            placement,
+            resume.done if resume else 0,
+            partial(keeper.keep, len(times)) if keeper else None,
+        )
+
+
+def _check(
+    request: Request,
+    settings: Settings,
+    components: Components,
+    initial_latents: Tensor | None,
+    resume: Progress | None,
+) -> None:
+    if resume is not None:
+        resume.check(request, components)
+        if initial_latents is not None:
+            raise BadInput("initial_latents", "noise", "nothing when a run is resumed")
+    check_capacity(settings, components.device)
     loaded = str(components.dtype).removeprefix("torch.")
     if settings.precision not in ("auto", loaded):
         raise BadInput(
@@ -188,24 +225,18 @@ def _writers(run: Run, output_dir: str | Path | None) -> list[VideoWriter]:
 
 
 @contextmanager
-def _told(meter: Meter) -> Iterator[None]:
+def _told(meter: Meter, settings: Settings, request: Request) -> Iterator[None]:
     """Tell how a run failed; an allocator's error becomes :class:`OutOfMemory`."""
+
+    def held_bytes() -> int:
+        return sum(cache.stage_peak_bytes for cache in meter.caches.values())
+
     try:
-        try:
+        with relieved(
+            settings, request, lambda: meter.current_stage, held_bytes, partial(free_bytes, meter.device)
+        ):
             yield
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            reason = str(error).splitlines()[0] if str(error) else "the host has no more"
-            raise OutOfMemory(
-                f"out of memory in stage {meter.current_stage}: {reason}; "
-                "lower chunk_size, batch_size, token_chunk or cache_capacity, or make a smaller clip"
-            ) from error
     except TunerError as error:
-        meter.tell(Failed(meter.seconds, error.status, str(error)))
+        suggestion = error.suggestion if isinstance(error, OutOfMemory) else {}
+        meter.tell(Failed(meter.seconds, error.status, str(error), suggestion))
         raise
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU's allocator has no error class of its own.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

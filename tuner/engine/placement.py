@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import psutil
 import torch
 from torch import Tensor
 
+from tuner.errors import BadInput
 from tuner.meter.meter import Meter
+from tuner.pressure import free_host_bytes
+from tuner.settings import GIB, Settings
 
 
 class Placement:
@@ -57,3 +61,26 @@ class Placement:
 def default_device() -> torch.device:
     """The first CUDA card, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free where ``device`` computes."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_host_bytes()
+
+
+def check_capacity(settings: Settings, device: torch.device) -> None:
+    """Refuse caches larger than the memory there is; the default stands for as much as fits, on any card.
+
+    Raises:
+        BadInput: ``cache_capacity`` is more than the card, or the computer without one, has.
+    """
+    if settings.engine == "stock" or settings.cache_capacity == Settings.model_fields["cache_capacity"].default:
+        return
+    if device.type == "cuda":
+        total, where = torch.cuda.get_device_properties(device).total_memory, "on this card"
+    elif device.type == "cpu":
+        total, where = psutil.virtual_memory().total, "on this computer"
+    else:
+        return
+    if settings.cache_bytes > total:
+        raise BadInput("cache_capacity", settings.cache_capacity, f"0 to {total / GIB:.1f} GiB {where}")
