@@ -12,7 +12,8 @@ from tuner.meter.events import Failed, Finished, StageStarted, StepDone, to_json
 from tuner.presets import read_preset
 from tuner.request import Request
 from tuner.runs.endings import ending_of, keep_traceback
-from tuner.runs.recorder import EVENTS_FILE, PRESET_FILE, Recorder, read_events
+from tuner.runs.recorder import EVENTS_FILE, Recorder, read_events
+from tuner.runs.resume import PRESET_FILE
 from tuner.runs.store import Store
 from tuner.settings import Settings
 

@@ -12,12 +12,12 @@ import gradio as gr
 import pytest
 
 from tuner.errors import BadInput
+from tuner.machine import Machine
 from tuner.request import Request
 from tuner.runs import Registry
 from tuner.settings import KNOBS, Settings
 from tuner.ui.app import build, launch
 from tuner.ui.live import poller
-from tuner.ui.machine import Machine
 
 PUBLIC = {"run", "status", "result", "cancel", "presets"}
 

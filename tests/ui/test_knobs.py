@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.errors import BadInput
+from tuner.machine import Machine
 from tuner.settings import GIB, KNOBS, Settings
 from tuner.ui.knobs import (
     BRANCHES,
@@ -20,7 +21,6 @@ from tuner.ui.knobs import (
     shown_values,
     widget_of,
 )
-from tuner.ui.machine import Machine
 
 SEVEN_B = 13_595_000_000
 DEMO = 19 * MIB

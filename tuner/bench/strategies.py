@@ -26,11 +26,11 @@ from tuner.meter.measured import Measured
 from tuner.models.components import Components
 from tuner.models.load import load_model
 from tuner.request import Request
-from tuner.settings import KNOBS, Settings
+from tuner.settings import Settings
 
 START_IMAGE = Path(__file__).resolve().parents[2] / "assets" / "samples" / "astronaut.jpg"
 BASELINE = "stock"
-_EVERYTHING = KNOBS["cache_capacity"].maximum
+_EVERYTHING = Settings().cache_capacity
 
 STRATEGIES = {
     BASELINE: Settings(engine="stock"),

@@ -47,6 +47,7 @@ class Progress:
                 self._close()
                 tqdm.write(stage, file=sys.stderr)
             case StepDone():
+                self._begin_at(event.step - 1)
                 self._advance(event.step)
             case FramesReady():
                 self._advance(event.done)
@@ -64,6 +65,11 @@ class Progress:
         self._close()
         interval = _TERMINAL_SECONDS if sys.stderr.isatty() else _FILE_SECONDS
         self._bar = tqdm(total=total, desc=stage, unit=unit, file=sys.stderr, mininterval=interval)
+
+    def _begin_at(self, done: int) -> None:
+        """The first step of a resumed run is not the first there is: what came before took no time here."""
+        if self._bar is not None and self._bar.n == 0:
+            self._bar.initial = self._bar.n = done
 
     def _advance(self, done: int) -> None:
         if self._bar is not None:

@@ -35,10 +35,23 @@ class Record:
         try:
             self._store = Store()
             self._recorder = Recorder(
-                self._store, plan.model, plan.request, plan.settings, plan.preset, "running", self.run_id
+                self._store,
+                plan.model,
+                plan.request,
+                plan.settings,
+                plan.preset,
+                "running",
+                self.run_id,
+                {str(file): weight for file, weight in plan.loras},
+                plan.resumes,
             )
         except TunerError as error:
             self._warn(error)
+
+    @property
+    def latents(self) -> Path | None:
+        """Where the latents reached are to be kept; None when nothing is recorded."""
+        return self._recorder.latents if self._recorder else None
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +18,14 @@ from typing import Annotated, Any
 import typer
 
 from tuner.cli.models import ModelsDir
-from tuner.cli.plan import Plan, make_plan
+from tuner.cli.plan import Plan, make_plan, resume_plan
 from tuner.cli.progress import Progress
 from tuner.cli.record import Record
-from tuner.errors import BadInput
+from tuner.errors import BadInput, OutOfMemory
 from tuner.meter.events import Event, Finished, StageStarted
+from tuner.pressure import Changes, as_flags, relieved
 from tuner.runs.endings import ending_of
+from tuner.runs.resume import reached
 from tuner.runs.store import numbered, writing
 from tuner.settings import GIB, KNOBS
 
@@ -116,6 +119,13 @@ def run(
             help="Add a LoRA to the transformer, 1 of it or WEIGHT; may be repeated.",
         ),
     ] = None,
+    resume: Annotated[
+        str,
+        typer.Option(
+            metavar="RUN_ID",
+            help="Go on with a run that ended early, from the latents it reached; takes only --set and --out.",
+        ),
+    ] = "",
     models_dir: ModelsDir = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the clips; made when missing.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
@@ -141,16 +151,22 @@ def run(
         "mask": mask,
         "strength": strength,
     }
-    plan = make_plan(model, preset, knobs or [], flags, loras or [])
+    if resume:
+        plan = resume_plan(resume, knobs or [], {"preset": preset, "model": model, "lora": loras, **flags})
+    else:
+        plan = make_plan(model, preset, knobs or [], flags, loras or [])
     with _working_folder(out) as folder, Record(plan) as record:
         try:
             finished = _generate(plan, folder, record, quiet)
             videos = _put(folder / _VIDEO, plan.request.num_clips, out, record.run_id)
             record.finish(finished, videos)
         except BaseException as error:
+            suggestion = error.suggestion if isinstance(error, OutOfMemory) else {}
+            if not quiet:
+                _tell_resuming(record, suggestion)
             if as_json:
                 status, message = ending_of(error)
-                print(json.dumps(_report(plan, record.run_id, status, message=message)))
+                print(json.dumps(_report(plan, record.run_id, status, message=message, suggestion=suggestion)))
             raise
     if as_json:
         print(json.dumps(_report(plan, record.run_id, "done", videos, finished.measured)))
@@ -160,6 +176,14 @@ def run(
         print(f"{names}  ({seconds:.1f} s, peak {peak:.2f} GiB allocated)")
 
 
+def _tell_resuming(record: Record, suggestion: Changes) -> None:
+    """Say how to go on, where latents were kept."""
+    kept = reached(record.latents.parent) if record.latents else None
+    if kept:
+        command = f"tuner run --resume {record.run_id} {as_flags(suggestion)}".rstrip()
+        print(f"step {kept.done} of {kept.steps} was reached; to go on: {command}", file=sys.stderr)
+
+
 def _report(
     plan: Plan,
     run_id: str,
@@ -167,6 +191,7 @@ def _report(
     videos: Sequence[Path] = (),
     measured: dict[str, Any] | None = None,
     message: str = "",
+    suggestion: Changes | None = None,
 ) -> dict[str, Any]:
     """The JSON of a run, as the documentation has it."""
     return {
@@ -182,6 +207,7 @@ def _report(
         "settings": plan.settings.model_dump(mode="json"),
         "measured": measured,
         "forecast": None,
+        "suggestion": suggestion or {},
     }
 
 
@@ -201,9 +227,12 @@ def _generate(plan: Plan, folder: Path, record: Record, quiet: bool) -> Finished
 
         tell(StageStarted(0.0, "load"))
         from tuner.engine.generate import generate
+        from tuner.engine.progress import Progress as Reached
         from tuner.models.load import load_model
 
-        components = load_model(plan.model, plan.settings, loras=plan.loras)
+        latents = Reached.load(plan.latents) if plan.latents else None
+        with relieved(plan.settings, plan.request):
+            components = load_model(plan.model, plan.settings, loras=plan.loras)
         loaded = time.perf_counter() - began
         with _stoppable() as should_stop:
             generate(
@@ -213,6 +242,8 @@ def _generate(plan: Plan, folder: Path, record: Record, quiet: bool) -> Finished
                 on_event=lambda event: tell(replace(event, at=event.at + loaded)),
                 output_dir=folder,
                 should_stop=should_stop,
+                keep_progress=record.latents,
+                resume=latents,
             )
     return ends[0]
 

@@ -15,13 +15,14 @@ from tuner.engine.cache import ConditionCache
 from tuner.engine.conditions import inpaint_latents, source_latents
 from tuner.engine.denoise import denoise, make_scheduler, starting_point
 from tuner.engine.engines import ENGINES, Engine
-from tuner.engine.placement import Placement, check_capacity, free_bytes
+from tuner.engine.placement import Placement, free_bytes, machine_of
 from tuner.engine.progress import Progress, ProgressKeeper
 from tuner.engine.run import Run
 from tuner.engine.text import encode_prompts
 from tuner.engine.transformer import check_attention
 from tuner.engine.video import VideoWriter, unit_range
 from tuner.errors import BadInput, OutOfMemory, TunerError
+from tuner.machine import check_capacity
 from tuner.meter.events import Failed, Finished, OnEvent
 from tuner.meter.measured import Measured
 from tuner.meter.meter import Meter
@@ -175,7 +176,7 @@ def _check(
         resume.check(request, components)
         if initial_latents is not None:
             raise BadInput("initial_latents", "noise", "nothing when a run is resumed")
-    check_capacity(settings, components.device)
+    check_capacity(settings, machine_of(components.device))
     loaded = str(components.dtype).removeprefix("torch.")
     if settings.precision not in ("auto", loaded):
         raise BadInput(

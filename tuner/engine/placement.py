@@ -6,10 +6,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from tuner.errors import BadInput
+from tuner.machine import Machine
 from tuner.meter.meter import Meter
 from tuner.pressure import free_host_bytes
-from tuner.settings import GIB, Settings
 
 
 class Placement:
@@ -68,19 +67,9 @@ def free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_host_bytes()
 
 
-def check_capacity(settings: Settings, device: torch.device) -> None:
-    """Refuse caches larger than the memory there is; the default stands for as much as fits, on any card.
-
-    Raises:
-        BadInput: ``cache_capacity`` is more than the card, or the computer without one, has.
-    """
-    if settings.engine == "stock" or settings.cache_capacity == Settings.model_fields["cache_capacity"].default:
-        return
+def machine_of(device: torch.device) -> Machine:
+    """The card, or the computer, that ``device`` is."""
     if device.type == "cuda":
-        total, where = torch.cuda.get_device_properties(device).total_memory, "on this card"
-    elif device.type == "cpu":
-        total, where = psutil.virtual_memory().total, "on this computer"
-    else:
-        return
-    if settings.cache_bytes > total:
-        raise BadInput("cache_capacity", settings.cache_capacity, f"0 to {total / GIB:.1f} GiB {where}")
+        card = torch.cuda.get_device_properties(device)
+        return Machine("cuda", card.name, card.total_memory)
+    return Machine("cpu", "CPU", psutil.virtual_memory().total)

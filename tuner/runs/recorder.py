@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -16,11 +17,11 @@ from tuner.meter.events import Failed, to_json
 from tuner.presets import save_preset
 from tuner.request import Request
 from tuner.runs.given import keep_given
+from tuner.runs.resume import LATENTS_FILE, PRESET_FILE
 from tuner.runs.store import RunRecord, Store, writing
 from tuner.settings import Settings
 
 EVENTS_FILE = "events.jsonl"
-PRESET_FILE = "preset.toml"
 
 
 def new_run_id() -> str:
@@ -32,6 +33,7 @@ class Recorder:
     """One run on its way: its row, its folder, its events. ``saved`` once its end is written down.
 
     The folder gets copies of the pictures and the source clip, ``preset.toml``, and ``events.jsonl`` line by line.
+    The latents that whoever makes the run keeps at :attr:`latents` stay there until the run is done.
 
     Args:
         store: Where it is written.
@@ -41,6 +43,8 @@ class Recorder:
         preset: Name of the preset it started from.
         status: The status it begins with.
         run_id: Its id; a new one when empty.
+        loras: Files merged into the model, and how much of each.
+        resumes: Folder of the run whose latents it goes on from, where that has any.
 
     Raises:
         BadInput: A picture or the source clip cannot be used.
@@ -56,9 +60,13 @@ class Recorder:
         preset: str = "",
         status: str = "queued",
         run_id: str = "",
+        loras: Mapping[str, float] | None = None,
+        resumes: Path | None = None,
     ) -> None:
         run_id = run_id or new_run_id()
         self.folder = store.folder(run_id)
+        self.latents = self.folder / LATENTS_FILE
+        self._loras = dict(loras or {})
         self.events: list[dict[str, Any]] = []
         self.saved = False
         self._store = store
@@ -79,6 +87,7 @@ class Recorder:
                 preset=preset,
             )
             self._save_preset()
+            self._take_over(resumes)
             store.add(self.record)
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -91,8 +100,14 @@ class Recorder:
             name=self.record.preset or self.record.id,
             model=self.record.model,
             request=self.request,
+            loras=self._loras,
             measured=self.record.measured,
         )
+
+    def _take_over(self, resumes: Path | None) -> None:
+        if resumes is not None and (resumes / LATENTS_FILE).is_file():
+            with writing(self.latents):
+                shutil.copyfile(resumes / LATENTS_FILE, self.latents)
 
     def become(self, status: str) -> None:
         """Change the status of a run that goes on.
@@ -143,9 +158,12 @@ class Recorder:
 
     def _end(self, record: RunRecord) -> None:
         self.record = record
-        for unfinished in self.folder.glob(".*"):  # what a worker was writing when it died
+        useless = [*self.folder.glob(".*")]  # what a worker was writing when it died
+        if record.status == "done":
+            useless.append(self.latents)
+        for file in useless:
             with suppress(OSError):
-                unfinished.unlink()
+                file.unlink()
         try:
             with writing(self.folder / EVENTS_FILE):
                 self._log.close()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from tuner.errors import TunerError
+from tuner.errors import BadInput, TunerError
+from tuner.machine import check_capacity
 from tuner.models.registry import find_model
 from tuner.request import Request
 from tuner.runs.process import WorkerProcess
 from tuner.runs.recorder import Recorder, read_events
+from tuner.runs.resume import retry, suggested
 from tuner.runs.store import RunRecord, Store
 from tuner.runs.worker import Job
 from tuner.settings import Settings
@@ -72,11 +75,38 @@ class Registry:
             The id of the run.
 
         Raises:
-            BadInput: The model is unknown or not installed, or a picture or the source clip cannot be used.
+            BadInput: The model is unknown or not installed, a picture or the source clip cannot be used, or the
+                caches are to be larger than the memory there is.
             TunerError: The data directory cannot be written.
         """
         find_model(model).folder()
-        recorder = Recorder(self.store, model, request, settings, preset)
+        check_capacity(settings)
+        return self._queue(Recorder(self.store, model, request, settings, preset))
+
+    def retry(self, run_id: str, changes: Mapping[str, Any] | None = None) -> str:
+        """Ask for the clip of a run that ended early, from the latents it reached where it kept some.
+
+        Args:
+            run_id: The run that ended.
+            changes: Knobs that are to be other than they were; None takes what the run suggested at its end.
+
+        Returns:
+            The id of the new run.
+
+        Raises:
+            BadInput: As :meth:`submit`; there is no such run, it goes on or is done, or a change is not allowed.
+            TunerError: The data directory cannot be written.
+        """
+        if changes is None:
+            changes = suggested(read_events(self.store.folder(run_id))) if self.store.get(run_id) else {}
+        again = retry(self.store, run_id, changes)
+        if again.loras:
+            raise BadInput("resume", run_id, "a run without LoRA files; tuner run --resume goes on with them")
+        find_model(again.model).folder()
+        parts = again.model, again.request, again.settings, again.preset
+        return self._queue(Recorder(self.store, *parts, resumes=again.folder))
+
+    def _queue(self, recorder: Recorder) -> str:
         run_id = recorder.record.id
         with self._changed:
             self._here[run_id] = recorder

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tuner.errors import BadInput, Cancelled
 from tuner.meter.events import Event, Failed, Finished, StageStarted, to_json
+from tuner.pressure import relieved
 from tuner.request import Request
 from tuner.runs.endings import ending_of, keep_traceback
+from tuner.runs.resume import LATENTS_FILE
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Job:
         model: Name or folder of the model.
         request: As JSON.
         settings: As JSON.
-        folder: Where its files go.
+        folder: Where its files go; latents that lie there already are those to go on from.
     """
 
     model: str
@@ -124,13 +126,16 @@ def _generate(job: Job, kept: _Kept, teller: _Teller, stop: Flag) -> None:
 
         from tuner.models.load import load_model
 
-        kept.components = load_model(job.model, settings)
+        with relieved(settings, request):
+            kept.components = load_model(job.model, settings)
         kept.key = key
     assert kept.components is not None
 
     from tuner.engine.generate import generate
+    from tuner.engine.progress import Progress
 
     _return_memory()
+    latents = job.folder / LATENTS_FILE
     if stop.value:
         raise Cancelled("cancelled")
     teller.offset = teller.seconds
@@ -141,6 +146,8 @@ def _generate(job: Job, kept: _Kept, teller: _Teller, stop: Flag) -> None:
         on_event=teller.tell,
         output_dir=job.folder,
         should_stop=lambda: bool(stop.value),
+        keep_progress=latents,
+        resume=Progress.load(latents) if latents.exists() else None,
     )
 
 

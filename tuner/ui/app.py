@@ -9,12 +9,12 @@ from typing import Any
 import gradio as gr
 
 from tuner.errors import BadInput
+from tuner.machine import this_machine
 from tuner.models.registry import list_models
 from tuner.runs import Registry
 from tuner.ui.api import publish
 from tuner.ui.form import SAMPLES
 from tuner.ui.library import Library
-from tuner.ui.machine import this_machine
 from tuner.ui.page import Page
 from tuner.ui.sidebar import model_key
 from tuner.ui.theme import PLOTLY_JS, read, theme

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tuner.errors import BadInput
+from tuner.machine import Machine
 from tuner.settings import GIB, KNOBS, Knob, Settings
-from tuner.ui.machine import Machine
 
 MIB = 1024**2
 BRANCHES = 2

@@ -10,11 +10,11 @@ from urllib.parse import quote
 import gradio as gr
 
 from tuner.errors import BadInput
+from tuner.machine import Machine
 from tuner.meter.events import STAGES
 from tuner.models.registry import find_model
 from tuner.runs import Registry, RunRecord
 from tuner.ui.knobs import cache_scale
-from tuner.ui.machine import Machine
 from tuner.ui.theme import PLOTLY_JS, read
 from tuner.ui.words import WORDS, both
 

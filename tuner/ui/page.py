@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from tuner.errors import TunerError
+from tuner.machine import Machine
 from tuner.models.registry import ModelInfo
 from tuner.presets import Preset, read_preset
 from tuner.request import FILES, open_picture
@@ -19,7 +20,6 @@ from tuner.ui import drafts, history
 from tuner.ui.form import MOST_CLIPS, Form, sample_pictures
 from tuner.ui.library import Library
 from tuner.ui.live import live_view
-from tuner.ui.machine import Machine
 from tuner.ui.panel import Panel, batch_update, file_path
 from tuner.ui.presets_tab import PresetsTab
 from tuner.ui.sidebar import THEME_BUTTON, Sidebar, noted, preset_choices, scale_for

@@ -10,6 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from tuner.errors import BadInput
+from tuner.machine import Machine
 from tuner.models.registry import find_model
 from tuner.presets import Preset
 from tuner.request import FILES, Request
@@ -18,7 +19,6 @@ from tuner.ui import drafts
 from tuner.ui.form import MODEL_DEFAULTS, MOST_CLIPS, Form, request_of
 from tuner.ui.knobs import batch_sizes, cache_scale, moved_capacity, same_settings, settings_of, shown_values
 from tuner.ui.library import Library
-from tuner.ui.machine import Machine
 from tuner.ui.sidebar import Sidebar, capacity_update, noted, scale_for
 
 

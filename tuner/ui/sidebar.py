@@ -9,11 +9,11 @@ from typing import Any
 import gradio as gr
 
 from tuner.errors import BadInput
+from tuner.machine import Machine
 from tuner.models.registry import ModelInfo, find_model, list_models
 from tuner.settings import KNOBS, Settings
 from tuner.ui.knobs import CacheScale, Note, Widget, cache_scale, notes, shown_values, widget_of
 from tuner.ui.library import Library
-from tuner.ui.machine import Machine
 from tuner.ui.words import both, translated, word
 
 KnobWidget = gr.Radio | gr.Dropdown | gr.Slider

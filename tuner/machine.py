@@ -10,6 +10,9 @@ from typing import Literal
 import psutil
 import pynvml
 
+from tuner.errors import BadInput
+from tuner.settings import GIB, Settings
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -47,3 +50,22 @@ def _first_card() -> Machine | None:
     except pynvml.NVMLError:
         return None
     return Machine("cuda", name if isinstance(name, str) else name.decode(), total)
+
+
+def check_capacity(settings: Settings, machine: Machine | None = None) -> None:
+    """Refuse caches larger than the memory there is; the default stands for as much as fits, on any card.
+
+    Args:
+        settings: The knobs; the stock engine has no caches.
+        machine: Where the run would compute; None takes this one.
+
+    Raises:
+        BadInput: ``cache_capacity`` is more than the card, or the computer without one, has.
+    """
+    if settings.engine == "stock" or settings.cache_capacity == Settings.model_fields["cache_capacity"].default:
+        return
+    machine = machine or this_machine()
+    if settings.cache_bytes > machine.memory_bytes:
+        where = "card" if machine.device == "cuda" else "computer"
+        allowed = f"0 to {machine.memory_bytes / GIB:.1f} GiB on this {where}"
+        raise BadInput("cache_capacity", settings.cache_capacity, allowed)
