@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.engine.cache import ConditionCache, Feature, FeatureCache
+from tuner.engine.frames import Frame
 from tuner.engine.placement import Placement
 from tuner.engine.weights import resident_prefix
 from tuner.meter.meter import CacheCounter
@@ -52,11 +53,12 @@ def test_encodings_kept_on_the_host_are_no_device_bytes():
 
 def feature_misses(visits: list[int], capacity: int) -> int:
     counter = CacheCounter()
-    cache = FeatureCache(visits, Placement("cpu"), capacity * UNIT, counter)
+    placement = Placement("cpu")
+    cache = FeatureCache(visits, capacity * UNIT, counter)
     for stage in visits:
         cache.begin_visit()
         cache.take(Feature(stage, 0))
-        cache.put(Feature(stage, 0), piece())
+        cache.put(Feature(stage, 0), [Frame(piece(), placement)])
         assert counter.held_bytes <= capacity * UNIT
     return counter.misses
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tuner.engine.placement import Placement
+from tuner.engine.frames import Frame
 from tuner.meter.meter import CacheCounter
 
 
@@ -95,21 +95,17 @@ class FeatureCache:
 
     Args:
         visits: The stages in the order they will be run.
-        placement: Moves what does not fit.
         capacity_bytes: Device bytes the remembered frames may take between uses.
         counter: Told of hits (still on the device), misses (fetched), evictions (sent to the host).
     """
 
-    def __init__(
-        self, visits: Sequence[int], placement: Placement, capacity_bytes: int, counter: CacheCounter
-    ) -> None:
-        self._placement = placement
+    def __init__(self, visits: Sequence[int], capacity_bytes: int, counter: CacheCounter) -> None:
         self._capacity = capacity_bytes
         self._counter = counter
         self._visit = -1
         self._held_bytes = 0
-        self._on_device: dict[Feature, Tensor] = {}
-        self._on_host: dict[Feature, Tensor] = {}
+        self._remembered: dict[Feature, list[Frame]] = {}
+        self._on_device: dict[Frame, Feature] = {}
         self._visits_of: dict[int, list[int]] = {}
         for visit, stage in enumerate(visits):
             self._visits_of.setdefault(stage, []).append(visit)
@@ -118,40 +114,52 @@ class FeatureCache:
         """The next stage of the known order begins."""
         self._visit += 1
 
-    def take(self, feature: Feature) -> Tensor | None:
-        """The remembered frames, on the device; None when there are none yet."""
-        kept = self._on_device.pop(feature, None)
-        if kept is not None:
-            self._counter.hits += 1
-            self._hold(-kept.nbytes)
-            return kept
-        spilled = self._on_host.pop(feature, None)
-        if spilled is None:
-            return None
-        self._counter.misses += 1
-        return self._placement.to_device(spilled)
+    def take(self, feature: Feature) -> list[Frame]:
+        """The remembered frames, oldest first; none before the first :meth:`put`."""
+        frames = self._remembered.pop(feature, [])
+        for frame in dict.fromkeys(frames):
+            if self._on_device.pop(frame, None) is None:
+                self._counter.misses += 1
+            else:
+                self._counter.hits += 1
+                self._hold(-frame.nbytes)
+        return frames
 
-    def put(self, feature: Feature, frames: Tensor) -> None:
+    def put(self, feature: Feature, frames: list[Frame]) -> None:
         """Remember ``frames`` until the convolution's next use; forget them when there is none."""
         if self._next_use(feature) is None:
             return
-        while self._held_bytes + frames.nbytes > self._capacity:
-            latest = max([*self._on_device, feature], key=lambda held: (self._next_use(held) or 0, held.conv))
-            self._counter.evictions += 1
-            if latest == feature:
-                self._on_host[feature] = self._placement.spill(frames)
-                return
-            spilled = self._on_device.pop(latest)
-            self._hold(-spilled.nbytes)
-            self._on_host[latest] = self._placement.spill(spilled)
-        self._on_device[feature] = frames
-        self._hold(frames.nbytes)
+        self._remembered[feature] = frames
+        for frame in dict.fromkeys(frames):
+            if frame.is_on_device:
+                self._keep(frame, feature)
 
     def close(self) -> None:
         """Forget everything."""
+        self._remembered.clear()
         self._on_device.clear()
-        self._on_host.clear()
         self._hold(-self._held_bytes)
+
+    def _keep(self, frame: Frame, feature: Feature) -> None:
+        """Make room for ``frame`` among what is on the device, or send it to the host."""
+        while self._held_bytes + frame.nbytes > self._capacity:
+            candidates = {**self._on_device, frame: feature}
+            latest = max(
+                candidates, key=lambda held: (self._next_use(candidates[held]) or 0, candidates[held].conv)
+            )
+            self._counter.evictions += 1
+            latest.spill()
+            if latest is frame:
+                return
+            del self._on_device[latest]
+            self._hold(-latest.nbytes)
+        frame.keep_alone()
+        self._on_device[frame] = feature
+        self._hold(frame.nbytes)
+
+    def _due(self, feature: Feature) -> tuple[int, int]:
+        """The larger, the later ``feature`` is needed."""
+        return self._next_use(feature) or 0, feature.conv
 
     def _next_use(self, feature: Feature) -> int | None:
         visits = self._visits_of[feature.stage]

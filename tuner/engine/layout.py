@@ -1,24 +1,82 @@
 """How the VAE's frames lie in memory, and the convolutions that suit each way.
 
 ``contiguous`` keeps a pass as one ``[1, C, T, H, W]`` tensor and convolves in three dimensions, as diffusers
-does. ``chunked`` keeps frame after frame, ``[T, C, H, W]``: a frame is one contiguous piece, GroupNorm needs
-no permuted copy, and a causal 3-D convolution is the sum of one 2-D convolution per temporal tap.
-``interleaved`` also puts channels innermost (channels-last) and folds the taps into the channels of a single
-2-D convolution. All three compute the same sums.
+does. ``chunked`` keeps frame after frame, ``[T, C, H, W]``: a frame is one contiguous piece, and a causal 3-D
+convolution is the sum of one 2-D convolution per temporal tap. ``interleaved`` also puts channels innermost
+(channels-last) and folds the taps into the channels of a single 2-D convolution. All three compute the same
+sums, and gather no more than :data:`WORKING_BYTES` at a time to do so: a large frame is convolved in bands of
+rows that see their neighbours' edges, and normalised by a few groups of channels after the other.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tuner.engine.frames import Frame
 from tuner.engine.placement import Placement
 
-Kernels = tuple[list[Tensor], Tensor | None]
-"""A convolution's weights as a layout wants them, and its bias, on the device."""
+WORKING_BYTES = 128 * 1024**2
+"""What a convolution or a norm may gather beside its input and its output."""
+
+
+class Kernels(NamedTuple):
+    """A convolution on the device, as a layout wants it.
+
+    Attributes:
+        weights: One tensor, or one per temporal tap.
+        bias: ``[O]``.
+        taps: Frames it looks at.
+        stride: In time, height, width.
+        padding: In time, height, width.
+    """
+
+    weights: list[Tensor]
+    bias: Tensor | None
+    taps: int
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+
+    @classmethod
+    def of(cls, conv: nn.Conv3d, weights: list[Tensor], placement: Placement) -> Kernels:
+        """``conv`` with ``weights`` that are on the device already."""
+        bias = placement.to_device(conv.bias) if conv.bias is not None else None
+        return cls(weights, bias, conv.kernel_size[0], _ints(conv.stride), _ints(conv.padding))
+
+    @property
+    def weight(self) -> Tensor:
+        """The only one."""
+        (weight,) = self.weights
+        return weight
+
+
+class Norm(NamedTuple):
+    """A GroupNorm on the device, and the activation after it.
+
+    Attributes:
+        groups: Groups of channels.
+        weight: ``[C]``.
+        bias: ``[C]``.
+        eps: Added to the variance.
+        activation: Applied to the result.
+    """
+
+    groups: int
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    activation: nn.Module
+
+    @classmethod
+    def of(cls, norm: nn.GroupNorm, activation: nn.Module, placement: Placement) -> Norm:
+        """``norm`` with its weights on the device."""
+        weight, bias = placement.to_device(norm.weight), placement.to_device(norm.bias)
+        return cls(norm.num_groups, weight, bias, norm.eps, activation)
 
 
 class FrameLayout(Protocol):
@@ -35,23 +93,25 @@ class FrameLayout(Protocol):
         ...
 
     def kernels(self, conv: nn.Conv3d, placement: Placement) -> Kernels:
-        """Weights of ``conv`` on the device, arranged for :meth:`convolve`."""
+        """Weights of ``conv`` on the device, arranged for :meth:`convolve` or :meth:`pointwise`."""
         ...
 
-    def convolve(self, conv: nn.Conv3d, kernels: Kernels, past: Tensor | None, frames: Tensor) -> Tensor:
-        """Every full temporal window of ``past`` followed by ``frames``, convolved."""
+    def convolve(self, kernels: Kernels, window: Sequence[Frame], enlarge: bool = False) -> Tensor:
+        """A block of what every full temporal window among ``window`` comes to.
+
+        Args:
+            kernels: From :meth:`kernels`.
+            window: Frames in their order.
+            enlarge: Double the frames' height and width first, to nearest.
+        """
         ...
 
-    def group_norm(self, frames: Tensor, norm: nn.GroupNorm, weight: Tensor, bias: Tensor) -> Tensor:
-        """GroupNorm of each frame by itself."""
+    def pointwise(self, kernels: Kernels, frames: Tensor) -> Tensor:
+        """A convolution whose kernel is a single point."""
         ...
 
-    def upsample(self, frames: Tensor) -> Tensor:
-        """Twice as high and wide, nearest."""
-        ...
-
-    def pad(self, frames: Tensor) -> Tensor:
-        """One row of zeros below and one column right."""
+    def group_norm(self, frames: Tensor, norm: Norm, in_place: bool) -> Tensor:
+        """GroupNorm of each frame by itself and the activation, into ``frames`` or into a new block."""
         ...
 
 
@@ -67,34 +127,44 @@ class Contiguous:
         return frames
 
     def kernels(self, conv: nn.Conv3d, placement: Placement) -> Kernels:
-        return [placement.to_device(conv.weight)], _bias(conv, placement)
+        return Kernels.of(conv, [placement.to_device(conv.weight)], placement)
 
-    def convolve(self, conv: nn.Conv3d, kernels: Kernels, past: Tensor | None, frames: Tensor) -> Tensor:
-        (weight,), bias = kernels
-        window = frames if past is None else torch.cat([past, frames], dim=2)
-        return functional.conv3d(window, weight, bias, stride=_ints(conv.stride), padding=_ints(conv.padding))
+    def convolve(self, kernels: Kernels, window: Sequence[Frame], enlarge: bool = False) -> Tensor:
+        taps, padding = kernels.taps, kernels.padding
+        whole = [frame.whole for frame in window]
 
-    def group_norm(self, frames: Tensor, norm: nn.GroupNorm, weight: Tensor, bias: Tensor) -> Tensor:
-        apart = frames.transpose(1, 2).flatten(0, 1)
-        normed = functional.group_norm(apart, norm.num_groups, weight, bias, norm.eps)
-        return normed.unflatten(0, (1, -1)).transpose(1, 2)
+        def convolved(windows: slice, rows: slice) -> Tensor:
+            seen = _seen(rows, height, padding[1])
+            frames = [_rows(frame, seen, enlarge) for frame in whole[windows.start : windows.stop + taps - 1]]
+            out = functional.conv3d(torch.cat(frames, dim=2), kernels.weight, kernels.bias, padding=padding)
+            return out.narrow(3, rows.start - seen.start, rows.stop - rows.start)
 
-    def upsample(self, frames: Tensor) -> Tensor:
-        return functional.interpolate(frames, scale_factor=(1, 2, 2), mode="nearest")
+        height = whole[0].shape[-2] * (1 + enlarge)
+        return _tiled(convolved, len(window) - taps + 1, height, _row_bytes(window[0], enlarge), self.time)
 
-    def pad(self, frames: Tensor) -> Tensor:
-        return functional.pad(frames, (0, 1, 0, 1))
+    def pointwise(self, kernels: Kernels, frames: Tensor) -> Tensor:
+        return functional.conv3d(frames, kernels.weight, kernels.bias)
+
+    def group_norm(self, frames: Tensor, norm: Norm, in_place: bool) -> Tensor:
+        normed = frames if in_place else torch.empty_like(frames)
+        for frame, place in zip(frames.unbind(2), normed.unbind(2), strict=True):
+            _norm_frame(frame, place, norm)
+        return normed
 
 
 class Windowed(Contiguous):
     """One 3-D convolution per temporal window, as diffusers computes them: the same bits, whatever the chunk."""
 
-    def convolve(self, conv: nn.Conv3d, kernels: Kernels, past: Tensor | None, frames: Tensor) -> Tensor:
-        taps, stride = _ints(conv.kernel_size)[0], _ints(conv.stride)[0]
-        together = frames if past is None else torch.cat([past, frames], dim=self.time)
-        starts = range(0, together.shape[self.time] - taps + 1, stride)
-        windows = [together.narrow(self.time, start, taps) for start in starts]
-        return torch.cat([super(Windowed, self).convolve(conv, kernels, None, window) for window in windows], 2)
+    def convolve(self, kernels: Kernels, window: Sequence[Frame], enlarge: bool = False) -> Tensor:
+        taps, stride, padding = kernels.taps, kernels.stride, kernels.padding
+        assert not enlarge, "only decoding enlarges"
+        whole, outs = [frame.whole for frame in window], []
+        for start in range(0, len(whole) - taps + 1, stride[0]):
+            frames = whole[start : start + taps]
+            seen = _bordered(frames) if stride[1] == 2 else torch.cat(frames, dim=2)
+            outs.append(functional.conv3d(seen, kernels.weight, kernels.bias, stride=stride, padding=padding))
+            del seen
+        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
 
 
 class _FrameAfterFrame:
@@ -109,82 +179,74 @@ class _FrameAfterFrame:
     def leave(self, frames: Tensor) -> Tensor:
         return frames.transpose(0, 1).unsqueeze(0)
 
-    def group_norm(self, frames: Tensor, norm: nn.GroupNorm, weight: Tensor, bias: Tensor) -> Tensor:
-        return functional.group_norm(frames, norm.num_groups, weight, bias, norm.eps)
+    def pointwise(self, kernels: Kernels, frames: Tensor) -> Tensor:
+        return functional.conv2d(frames, kernels.weight, kernels.bias)
 
-    def upsample(self, frames: Tensor) -> Tensor:
-        return functional.interpolate(frames, scale_factor=2, mode="nearest")
-
-    def pad(self, frames: Tensor) -> Tensor:
-        return functional.pad(frames, (0, 1, 0, 1)).contiguous(memory_format=self.memory_format)
+    def group_norm(self, frames: Tensor, norm: Norm, in_place: bool) -> Tensor:
+        normed = frames if in_place else torch.empty_like(frames)
+        for frame, place in zip(frames.split(1), normed.split(1), strict=True):
+            _norm_frame(frame, place, norm)
+        return normed
 
 
 class Chunked(_FrameAfterFrame):
-    """One 2-D convolution per temporal tap, summed; windows are views, nothing is concatenated."""
+    """One 2-D convolution per temporal tap, summed; nothing is concatenated."""
 
     def kernels(self, conv: nn.Conv3d, placement: Placement) -> Kernels:
         weight = placement.to_device(conv.weight)
-        return [tap.contiguous() for tap in weight.unbind(2)], _bias(conv, placement)
+        return Kernels.of(conv, [tap.contiguous() for tap in weight.unbind(2)], placement)
 
-    def convolve(self, conv: nn.Conv3d, kernels: Kernels, past: Tensor | None, frames: Tensor) -> Tensor:
-        taps, bias = kernels
-        stride, padding = _ints(conv.stride), _ints(conv.padding)
-        pieces = [frames] if past is None else [past, frames]
-        windows = _windows(sum(len(piece) for piece in pieces), len(taps), stride[0])
-        total: Tensor | None = None
-        for index, tap in enumerate(taps):
-            start = 0
-            for piece in _strided(pieces, index, windows, stride[0]):
-                part = functional.conv2d(piece, tap, bias if index == 0 else None, stride[1:], padding[1:])
-                if total is None:
-                    total = part.new_empty(windows, *part.shape[1:])
-                place = total[start : start + len(part)]
-                place.copy_(part) if index == 0 else place.add_(part)
-                start += len(part)
-        assert total is not None
+    def convolve(self, kernels: Kernels, window: Sequence[Frame], enlarge: bool = False) -> Tensor:
+        taps, padding = kernels.weights, kernels.padding
+        height, width = (side * (1 + enlarge) for side in window[0].shape[-2:])
+        total = taps[0].new_empty(len(window) - len(taps) + 1, len(taps[0]), height, width)
+        for index, frame in enumerate(window):
+            whole = frame.whole
+            for rows in _bands(height, _row_bytes(frame, enlarge)):
+                seen = _seen(rows, height, padding[1])
+                band = _rows(whole, seen, enlarge)
+                for tap in range(max(0, index - len(total) + 1), min(index + 1, len(taps))):
+                    out = functional.conv2d(band, taps[tap], None if tap else kernels.bias, padding=padding[1:])
+                    part = out.narrow(2, rows.start - seen.start, rows.stop - rows.start)
+                    place = total[index - tap : index - tap + 1, :, rows]
+                    place.add_(part) if tap else place.copy_(part)
         return total
 
 
 class Interleaved(_FrameAfterFrame):
     """Channels innermost; the temporal taps are channels of one 2-D convolution.
 
-    Norms read one frame at a time with channels outermost: with channels innermost PyTorch's CPU kernel was
-    measured to be off by 9e-5, against 1e-6, and to take twice as long; the CUDA one copies anyway.
+    Norms see channels outermost: with channels innermost PyTorch's CPU kernel was measured to be off by 9e-5,
+    against 1e-6, and to take twice as long; the CUDA one copies anyway.
     """
 
     memory_format = torch.channels_last
 
-    def group_norm(self, frames: Tensor, norm: nn.GroupNorm, weight: Tensor, bias: Tensor) -> Tensor:
-        normed = torch.empty_like(frames)
-        for frame, place in zip(frames.split(1), normed.split(1), strict=True):
-            place.copy_(functional.group_norm(frame.contiguous(), norm.num_groups, weight, bias, norm.eps))
-        return normed
-
     def kernels(self, conv: nn.Conv3d, placement: Placement) -> Kernels:
         weight = placement.to_device(conv.weight)
         folded = weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=self.memory_format)
-        return [folded], _bias(conv, placement)
+        return Kernels.of(conv, [folded], placement)
 
-    def convolve(self, conv: nn.Conv3d, kernels: Kernels, past: Tensor | None, frames: Tensor) -> Tensor:
-        (weight,), bias = kernels
-        stride, padding = _ints(conv.stride), _ints(conv.padding)
-        taps, channels = _ints(conv.kernel_size)[0], frames.shape[1]
-        if taps == 1:
-            return functional.conv2d(frames, weight, bias, stride[1:], padding[1:])
-        pieces = [frames] if past is None else [past, frames]
-        windows = _windows(sum(len(piece) for piece in pieces), taps, stride[0])
-        folded = torch.empty(
-            (windows, taps * channels, *frames.shape[2:]),
-            dtype=frames.dtype,
-            device=frames.device,
-            memory_format=self.memory_format,
-        )
-        for index in range(taps):
-            start = 0
-            for piece in _strided(pieces, index, windows, stride[0]):
-                folded[start : start + len(piece), index * channels : (index + 1) * channels] = piece
-                start += len(piece)
-        return functional.conv2d(folded, weight, bias, stride[1:], padding[1:])
+    def convolve(self, kernels: Kernels, window: Sequence[Frame], enlarge: bool = False) -> Tensor:
+        taps, padding = kernels.taps, kernels.padding
+        _, channels, height, width = window[0].shape
+        height, width = height * (1 + enlarge), width * (1 + enlarge)
+
+        def convolved(windows: slice, rows: slice) -> Tensor:
+            seen = _seen(rows, height, padding[1])
+            shape = windows.stop - windows.start, taps * channels, seen.stop - seen.start, width
+            folded = torch.empty(
+                shape, dtype=kernels.weight.dtype, device=kernels.weight.device, memory_format=self.memory_format
+            )
+            for index, frame in enumerate(window[windows.start : windows.stop + taps - 1]):
+                band = _rows(frame, seen, enlarge)
+                for tap in range(max(0, index - len(folded) + 1), min(index + 1, taps)):
+                    folded[index - tap, tap * channels : (tap + 1) * channels] = band[0]
+            out = functional.conv2d(folded, kernels.weight, kernels.bias, padding=padding[1:])
+            return out.narrow(2, rows.start - seen.start, rows.stop - rows.start)
+
+        row_bytes = taps * _row_bytes(window[0], enlarge)
+        return _tiled(convolved, len(window) - taps + 1, height, row_bytes, self.time)
 
 
 FRAME_LAYOUTS: dict[str, type[FrameLayout]] = {
@@ -194,25 +256,91 @@ FRAME_LAYOUTS: dict[str, type[FrameLayout]] = {
 }
 
 
-def _windows(frames: int, taps: int, stride: int) -> int:
-    return (frames - taps) // stride + 1
+def _tiled(
+    convolved: Callable[[slice, slice], Tensor], windows: int, height: int, row_bytes: int, time: int
+) -> Tensor:
+    """All windows convolved, as many at a time as :data:`WORKING_BYTES` allow, a large one band by band.
+
+    Args:
+        convolved: Gives some windows' output, of some rows.
+        windows: How many there are.
+        height: Of the output.
+        row_bytes: What one row of one window gathers.
+        time: Dimension of frames.
+    """
+    together = max(1, WORKING_BYTES // (row_bytes * height))
+    bands = _bands(height, row_bytes)
+    if windows <= together and len(bands) == 1:
+        return convolved(slice(0, windows), bands[0])
+    out: Tensor | None = None
+    for start in range(0, windows, together):
+        stop = min(start + together, windows)
+        for rows in bands:
+            part = convolved(slice(start, stop), rows)
+            out = _larger(part, windows, height, time) if out is None else out
+            out.narrow(time, start, stop - start)[..., rows, :] = part
+    assert out is not None
+    return out
 
 
-def _strided(pieces: list[Tensor], start: int, count: int, stride: int) -> list[Tensor]:
-    """Frames ``start, start + stride, ...`` (``count`` of them) of the pieces in a row, as views."""
-    found, passed, next_ = [], 0, start
-    for piece in pieces:
-        if count and next_ < passed + len(piece):
-            view = piece[next_ - passed :: stride][:count]
-            found.append(view)
-            count -= len(view)
-            next_ += len(view) * stride
-        passed += len(piece)
-    return found
+def _larger(part: Tensor, windows: int, height: int, time: int) -> Tensor:
+    """Room for all windows and rows, laid out as ``part`` is."""
+    shape = list(part.shape)
+    shape[time], shape[-2] = windows, height
+    innermost = part.ndim == 4 and part.stride(1) == 1
+    kept = torch.channels_last if innermost else torch.contiguous_format
+    return torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=kept)
 
 
-def _bias(conv: nn.Conv3d, placement: Placement) -> Tensor | None:
-    return placement.to_device(conv.bias) if conv.bias is not None else None
+def _bands(height: int, row_bytes: int) -> list[slice]:
+    """Rows cut into as few even bands as :data:`WORKING_BYTES` allow."""
+    count = min(height, -(-row_bytes * height // WORKING_BYTES))
+    edges = [height * band // count for band in range(count + 1)]
+    return [slice(top, bottom) for top, bottom in pairwise(edges)]
+
+
+def _seen(rows: slice, height: int, padding: int) -> slice:
+    """The rows that a convolution of ``rows`` looks at; beyond the frame it sees its own zeros."""
+    return slice(max(0, rows.start - padding), min(height, rows.stop + padding))
+
+
+def _rows(frame: Frame | Tensor, rows: slice, enlarge: bool) -> Tensor:
+    """Some rows of a frame, or of the frame at twice its size."""
+    if not enlarge:
+        return frame.rows(rows.start, rows.stop) if isinstance(frame, Frame) else frame[..., rows, :]
+    top, bottom = rows.start // 2, -(-rows.stop // 2)
+    small = frame.rows(top, bottom) if isinstance(frame, Frame) else frame[..., top:bottom, :]
+    scale = (1, 2, 2) if small.ndim == 5 else (2, 2)
+    large = functional.interpolate(small, scale_factor=scale, mode="nearest")
+    return large.narrow(-2, rows.start - 2 * top, rows.stop - rows.start)
+
+
+def _row_bytes(frame: Frame, enlarge: bool) -> int:
+    return frame.nbytes // frame.shape[-2] * (1 + enlarge)
+
+
+def _norm_frame(frame: Tensor, place: Tensor, norm: Norm) -> None:
+    """Normalise one frame ``[1, C, H, W]`` into ``place``, a few groups of channels after the other."""
+    channels = frame.shape[1]
+    width = channels // norm.groups
+    groups = max(1, WORKING_BYTES // (frame.nbytes // norm.groups))
+    for start in range(0, channels, groups * width):
+        part = slice(start, min(start + groups * width, channels))
+        some = frame[:, part].contiguous()
+        count = (part.stop - start) // width
+        normed = functional.group_norm(some, count, norm.weight[part], norm.bias[part], norm.eps)
+        del some
+        silu = isinstance(norm.activation, nn.SiLU)
+        place[:, part] = functional.silu(normed, inplace=True) if silu else norm.activation(normed)
+
+
+def _bordered(frames: list[Tensor]) -> Tensor:
+    """Frames ``[1, C, 1, H, W]`` as one block with a row of zeros below and a column right, as halving wants."""
+    *size, height, width = frames[0].shape
+    out = frames[0].new_zeros(*size[:2], len(frames), height + 1, width + 1)
+    for frame, place in zip(frames, out.split(1, 2), strict=True):
+        place[..., :height, :width] = frame
+    return out
 
 
 def _ints(value: object) -> tuple[int, ...]:

@@ -43,12 +43,16 @@ class Placement:
             return tensor.to("cpu").contiguous()
 
     def spill(self, tensor: Tensor) -> Tensor:
-        """Like :meth:`to_host`, for bytes that come back: pinned, and ordered on the device's stream."""
-        if not self.pins:
-            return self.to_host(tensor)
+        """A copy on the host of bytes that come back: pinned, ordered on the device's stream, strides kept."""
         self.meter.transferred("d2h", tensor.nbytes)
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        return host.copy_(tensor, non_blocking=True)
+        with self.meter.host():
+            host = torch.empty_like(tensor, device="cpu", pin_memory=self.pins)
+            return host.copy_(tensor, non_blocking=self.pins)
+
+    def fetch(self, tensor: Tensor) -> Tensor:
+        """What :meth:`spill` gave, or some rows of it, on the device again, strides kept."""
+        self.meter.transferred("h2d", tensor.nbytes)
+        return torch.empty_like(tensor, device=self.device).copy_(tensor, non_blocking=self.pins)
 
     def on_device(self, tensor: Tensor) -> Tensor:
         """``tensor`` itself when it already is on a device of its own, else a copy there."""

@@ -8,7 +8,6 @@ the same; what changes is how many frames exist at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_magvit import (
@@ -16,70 +15,57 @@ from diffusers.models.autoencoders.autoencoder_kl_magvit import (
     EasyAnimateResidualBlock3D,
 )
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tuner.engine.cache import Feature, FeatureCache
-from tuner.engine.layout import FrameLayout, Kernels
+from tuner.engine.frames import Frame
+from tuner.engine.layout import FrameLayout, Norm
 from tuner.engine.placement import Placement
+
+Handed = list[Tensor]
+"""Blocks of frames handed over: who takes one out holds the only reference, so it is freed when they let go.
+
+It is one block, several single frames, or nothing while a convolution still waits for its window.
+"""
 
 
 class _CausalConv:
     """A convolution over time that remembers the frames its next window begins with."""
 
     def __init__(self, conv: EasyAnimateCausalConv3d, feature: Feature, layout: FrameLayout, placement: Placement):
-        self._conv = conv
         self._feature = feature
-        self._layout = layout
-        self._kernels: Kernels = layout.kernels(conv, placement)
-        self._taps, self._stride = conv.kernel_size[0], conv.stride[0]
+        self._layout, self._placement = layout, placement
+        self._kernels = layout.kernels(conv, placement)
 
-    def __call__(self, frames: Tensor, features: FeatureCache, enlarge: bool = False) -> Tensor | None:
-        """Convolve; None while there are too few frames for a window.
+    def run(self, handed: Handed, features: FeatureCache, enlarge: bool = False) -> Handed:
+        """Convolve, if there are enough frames for a window.
 
         Args:
-            frames: The next frames of the stream.
+            handed: The next frames of the stream.
             features: Keeps the remembered frames.
             enlarge: Convolve frames of twice the height and width (what is remembered stays small).
         """
-        time = self._layout.time
-        past = features.take(self._feature)
-        if past is None:
-            first = frames.narrow(time, 0, 1)
-            past = torch.cat([first] * (self._taps - 1), dim=time)
-        available = past.shape[time] + frames.shape[time]
-        windows = max(0, (available - self._taps) // self._stride + 1)
-        keep = available - windows * self._stride
-        out = None
-        if windows:
-            if enlarge:
-                out = self._layout.convolve(
-                    self._conv, self._kernels, self._layout.upsample(past), self._layout.upsample(frames)
-                )
-            else:
-                out = self._layout.convolve(self._conv, self._kernels, past, frames)
-        features.put(self._feature, self._tail(past, frames, keep))
+        taps, stride = self._kernels.taps, self._kernels.stride[0]
+        fresh = [Frame(frame, self._placement) for frame in handed.pop().split(1, self._layout.time)]
+        past = features.take(self._feature) or [fresh[0]] * (taps - 1)
+        window = [*past, *fresh]
+        del past, fresh
+        windows = max(0, (len(window) - taps) // stride + 1)
+        out = [self._layout.convolve(self._kernels, window, enlarge)] if windows else []
+        features.put(self._feature, window[windows * stride :])
         return out
-
-    def _tail(self, past: Tensor, frames: Tensor, keep: int) -> Tensor:
-        time, fresh = self._layout.time, frames.shape[self._layout.time]
-        if keep <= fresh:
-            return frames.narrow(time, fresh - keep, keep).clone()
-        older = keep - fresh
-        return torch.cat([past.narrow(time, past.shape[time] - older, older), frames], dim=time)
 
 
 class _Norm:
-    """GroupNorm of each frame, then the activation in place."""
+    """GroupNorm of each frame, then the activation."""
 
     def __init__(self, norm: nn.GroupNorm, activation: nn.Module, layout: FrameLayout, placement: Placement):
-        self._norm, self._activation, self._layout = norm, activation, layout
-        self._weight, self._bias = placement.to_device(norm.weight), placement.to_device(norm.bias)
+        self._norm, self._layout = Norm.of(norm, activation, placement), layout
 
-    def __call__(self, frames: Tensor) -> Tensor:
-        normed = self._layout.group_norm(frames, self._norm, self._weight, self._bias)
-        if isinstance(self._activation, nn.SiLU):
-            return functional.silu(normed, inplace=True)
-        return self._activation(normed)
+    def run(self, handed: Handed, features: FeatureCache) -> Handed:
+        return [self.normed(handed.pop(), in_place=True)]
+
+    def normed(self, frames: Tensor, in_place: bool = False) -> Tensor:
+        return self._layout.group_norm(frames, self._norm, in_place)
 
 
 class Stage:
@@ -99,6 +85,7 @@ class Stage:
         self.number = number
         self.limit = limit
         self._reuses = reuses and placement.device.type != "meta"  # fake tensors cannot be compared
+        self.overwrites_input = not reuses
         self._layout, self._placement = layout, placement
         self._steps: list[_Residual | _CausalConv | _Norm | _Upsample | _Downsample] = []
         self._convs = 0
@@ -134,7 +121,7 @@ class Stage:
 
     def add_downsample(self, downsampler: nn.Module) -> None:
         """Append halving of height and width, and of frames if the downsampler does that."""
-        halving = _Downsample(downsampler, self, self._layout)
+        halving = _Downsample(downsampler, self)
         self._stride = halving.stride
         self._steps.append(halving)
 
@@ -145,27 +132,27 @@ class Stage:
                 return step.frames_out(seen, frames)
         return frames
 
-    def run(self, frames: Tensor, features: FeatureCache) -> Tensor | None:
-        """Push frames through all layers; None while a window is not full."""
+    def run(self, handed: Handed, features: FeatureCache) -> Handed:
+        """Push the first block of ``handed`` through all layers."""
         features.begin_visit()
         # A chunk of half a stride gives a frame every other time only.
-        reuses = self._reuses and frames.shape[self._layout.time] % self._stride == 0
+        reuses = self._reuses and handed[0].shape[self._layout.time] % self._stride == 0
         if reuses:
             # Each convolution of three taps looks two frames back.
-            again = self._repeated.output_for(frames, self._layout.time, memory=2 * self._convs)
-            if again is not None:
+            again = self._repeated.output_for(handed[0], self._layout.time, memory=2 * self._convs)
+            if again:
+                handed.pop(0)
                 return again
         else:
             self._repeated = _Repeated()
-        out: Tensor | None = frames
-        del frames
+        handed = [handed.pop(0)]
         for step in self._steps:
-            out = step(out) if isinstance(step, _Norm) else step(out, features)
-            if out is None:
+            handed = step.run(handed, features)
+            if not handed:
                 break
         if reuses:
-            self._repeated.gave(out)
-        return out
+            self._repeated.gave(handed)
+        return handed
 
 
 class _Repeated:
@@ -179,10 +166,10 @@ class _Repeated:
         self._run = 0
         self._length = 0
         self._settled = False
-        self._output: Tensor | None = None
+        self._output: Handed = []
 
-    def output_for(self, frames: Tensor, time: int, memory: int) -> Tensor | None:
-        """The output for ``frames``, if it is known; call :meth:`gave` with it otherwise.
+    def output_for(self, frames: Tensor, time: int, memory: int) -> Handed:
+        """The output for ``frames``, or nothing: then compute it and call :meth:`gave` with it.
 
         Args:
             frames: The next chunk.
@@ -192,16 +179,16 @@ class _Repeated:
         length = frames.shape[time]
         last = frames.narrow(time, length - 1, 1)
         same = self._frame is not None and torch.equal(self._frame.expand_as(frames), frames)
-        if same and self._settled and length == self._length and self._output is not None:
-            return self._output
+        if same and self._settled and length == self._length:
+            return list(self._output)
         self._settled = same and self._run >= memory
         self._run = self._run + length if same else int(torch.equal(last.expand_as(frames), frames)) * length
-        self._frame, self._length, self._output = last.clone(), length, None
-        return None
+        self._frame, self._length, self._output = last.clone(), length, []
+        return []
 
-    def gave(self, output: Tensor | None) -> None:
+    def gave(self, output: Handed) -> None:
         """What the chunk just asked about came to."""
-        self._output = output
+        self._output = list(output)
 
 
 class _Residual:
@@ -214,20 +201,23 @@ class _Residual:
         self._conv1 = stage.conv(block.conv1)
         self._norm2 = stage.norm(block.norm2, block.nonlinearity)
         self._conv2 = stage.conv(block.conv2)
-        self._layout, self._shortcut = layout, block.shortcut
-        self._shortcut_kernels = (
+        self._layout = layout
+        self._shortcut = (
             layout.kernels(block.shortcut, placement) if isinstance(block.shortcut, nn.Conv3d) else None
         )
+        self._overwrites_input = stage.overwrites_input
         self._factor = block.output_scale_factor
 
-    def __call__(self, frames: Tensor, features: FeatureCache) -> Tensor:
-        hidden = self._norm1(frames)
-        if isinstance(self._shortcut, nn.Conv3d) and self._shortcut_kernels:
-            frames = self._layout.convolve(self._shortcut, self._shortcut_kernels, None, frames)
-        hidden = _full(self._conv1(hidden, features))
-        hidden = self._norm2(hidden)
-        hidden = _full(self._conv2(hidden, features)).add_(frames)
-        return hidden if self._factor == 1 else hidden.div_(self._factor)
+    def run(self, handed: Handed, features: FeatureCache) -> Handed:
+        if self._shortcut:
+            shortcut = self._layout.pointwise(self._shortcut, handed[0])
+            handed = [self._norm1.normed(handed.pop(), self._overwrites_input)]
+        else:
+            shortcut = handed.pop()
+            handed = [self._norm1.normed(shortcut)]
+        handed = self._norm2.run(self._conv1.run(handed, features), features)
+        hidden = self._conv2.run(handed, features).pop().add_(shortcut)
+        return [hidden if self._factor == 1 else hidden.div_(self._factor)]
 
 
 class _Upsample:
@@ -245,37 +235,28 @@ class _Upsample:
             return frames
         return 2 * frames - (1 if seen == 0 and frames else 0)
 
-    def __call__(self, frames: Tensor, features: FeatureCache) -> Tensor:
-        out = _full(self._conv(frames, features, enlarge=True))
+    def run(self, handed: Handed, features: FeatureCache) -> Handed:
+        handed = self._conv.run(handed, features, enlarge=True)
         if not self._doubles:
-            return out
+            return handed
         begun, self._begun = self._begun, True
-        time = self._layout.time
-        if begun:
-            return out.repeat_interleave(2, dim=time)
-        later = out.narrow(time, 1, out.shape[time] - 1)
-        return torch.cat([out.narrow(time, 0, 1), later.repeat_interleave(2, dim=time)], dim=time)
+        first, *later = handed.pop().split(1, self._layout.time)
+        return [first, *([first] if begun else []), *(frame for frame in later for _ in range(2))]
 
 
 class _Downsample:
     """A convolution of stride 2 in height and width, and in time if the downsampler does that."""
 
-    def __init__(self, downsampler: nn.Module, stage: Stage, layout: FrameLayout) -> None:
+    def __init__(self, downsampler: nn.Module, stage: Stage) -> None:
         assert isinstance(downsampler.conv, EasyAnimateCausalConv3d)
         self._conv = stage.conv(downsampler.conv)
         self.stride = downsampler.conv.stride[0]
-        self._layout = layout
 
     def frames_out(self, seen: int, frames: int) -> int:
         return -(-(seen + frames) // self.stride) - -(-seen // self.stride)
 
-    def __call__(self, frames: Tensor, features: FeatureCache) -> Tensor | None:
-        return self._conv(self._layout.pad(frames), features)
-
-
-def _full(frames: Tensor | None) -> Tensor:
-    assert frames is not None, "a convolution of stride 1 always has a full window"
-    return frames
+    def run(self, handed: Handed, features: FeatureCache) -> Handed:
+        return self._conv.run(handed, features)
 
 
 def pieces(frames: int, limit: int) -> list[int]:
@@ -303,14 +284,30 @@ def _visits_from(number: int, frames: int, stages: Sequence[Stage], seen: list[i
         yield from _visits_from(number + 1, out, stages, seen)
 
 
-def flow(stages: Sequence[Stage], frames: Tensor, features: FeatureCache, layout: FrameLayout) -> Iterator[Tensor]:
-    """Push frames through the stages, depth first, giving what comes out of the last one."""
+def flow(stages: Sequence[Stage], handed: Handed, features: FeatureCache, time: int) -> Iterator[Tensor]:
+    """Push frames through the stages, depth first, giving what comes out of the last one.
+
+    Args:
+        stages: Those still ahead.
+        handed: What comes next; emptied.
+        features: Keeps what convolutions remember.
+        time: Dimension of frames.
+    """
     if not stages:
-        yield frames
+        while handed:
+            yield handed.pop(0)
         return
-    lengths = pieces(frames.shape[layout.time], stages[0].limit)
-    starts = [sum(lengths[:index]) for index in range(len(lengths) + 1)]
-    for start, stop in pairwise(starts):
-        out = stages[0].run(frames.narrow(layout.time, start, stop - start), features)
-        if out is not None:
-            yield from flow(stages[1:], out, features, layout)
+    blocks = _cut(handed, stages[0].limit, time)
+    while blocks:
+        yield from flow(stages[1:], stages[0].run(blocks, features), features, time)
+
+
+def _cut(handed: Handed, limit: int, time: int) -> Handed:
+    """Blocks of ``limit`` frames; those made of single frames, one of which may come twice, are copies."""
+    if len(handed) == 1:
+        whole = handed.pop()
+        return list(whole.split(limit or whole.shape[time], time))
+    size = limit or len(handed)
+    blocks = [torch.cat(handed[start : start + size], time) for start in range(0, len(handed), size or 1)]
+    handed.clear()
+    return blocks

@@ -80,7 +80,7 @@ class VaeRunner:
 
     def _features(self, stages: Sequence[Stage], inputs: Sequence[int]) -> FeatureCache:
         counter = self._meter.caches["features"]
-        return FeatureCache(visits(stages, inputs), self._placement, self._settings.cache_bytes, counter)
+        return FeatureCache(visits(stages, inputs), self._settings.cache_bytes, counter)
 
     def _limit(self, frames_per_latent: int) -> int:
         """Frames at a stage where ``frames_per_latent`` of 4 video frames exist."""
@@ -101,8 +101,8 @@ class VaeRunner:
         for count in inputs:
             self._meter.checkpoint()
             chunk = video[:, :, start : start + count]
-            frames = layout.enter(chunk if self._whole_videos else self._placement.on_device(chunk))
-            moments += [layout.leave(out) for out in flow(stages, frames, features, layout)]
+            handed = [layout.enter(chunk if self._whole_videos else self._placement.on_device(chunk))]
+            moments += [layout.leave(out) for out in flow(stages, handed, features, layout.time)]
             start += count
         features.close()
         return self._pointwise(self._vae.quant_conv, torch.cat(moments, dim=2)).chunk(2, dim=1)[0].contiguous()
@@ -114,7 +114,7 @@ class VaeRunner:
         features = self._features(stages, [hidden.shape[layout.time]])
         whole: Tensor | None = None
         start = 0
-        for frames in flow(stages, hidden, features, layout):
+        for frames in flow(stages, [hidden], features, layout.time):
             chunk = layout.leave(frames)
             if self._whole_videos:
                 if whole is None:
