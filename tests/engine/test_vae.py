@@ -54,6 +54,17 @@ def test_contiguous_decodes_to_the_bit(vae):
     assert torch.equal(decoded(runner, latents), stock_video(vae, latents))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("capacity", [0.0, 1.0])
+@pytest.mark.parametrize("working_bytes", [1, 3_000, 20_000])
+def test_bands_of_rows_and_groups_of_channels_change_nothing(vae, monkeypatch, layout, capacity, working_bytes):
+    latents = stock_latents(vae, video(9))
+    expected = stock_video(vae, latents)
+    monkeypatch.setattr("tuner.engine.layout.WORKING_BYTES", working_bytes)
+    runner = VaeRunner(vae, Settings(layout=layout, chunk_size=4, cache_capacity=capacity), "cpu")
+    assert relative_error(decoded(runner, latents), expected) < 1e-5
+
+
 def picture_and_nothing_more(frames: int, end: bool) -> Tensor:
     clip = torch.full((1, 3, frames, 16, 32), -1.0)
     clip[:, :, 0] = video(1)[:, :, 0]

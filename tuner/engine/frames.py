@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from tuner.engine.placement import Placement
@@ -14,12 +13,17 @@ class Frame:
     Args:
         tensor: On the device, ``[1, C, H, W]`` or ``[1, C, 1, H, W]``; may be a view of a larger block.
         placement: Moves it.
+
+    Attributes:
+        shape: Of the tensor.
+        nbytes: Of the tensor.
     """
 
     def __init__(self, tensor: Tensor, placement: Placement) -> None:
         self._placement = placement
         self._on_device: Tensor | None = tensor
         self._on_host: Tensor | None = None
+        self.shape, self.nbytes = tensor.shape, tensor.nbytes
 
     @property
     def is_on_device(self) -> bool:
@@ -27,38 +31,27 @@ class Frame:
         return self._on_device is not None
 
     @property
-    def shape(self) -> torch.Size:
-        """Shape of the tensor."""
-        return self._kept.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensor."""
-        return self._kept.nbytes
-
-    @property
     def whole(self) -> Tensor:
         """The frame on the device: itself, or a fresh copy of what lies on the host."""
-        return self._kept if self.is_on_device else self._placement.fetch(self._kept)
+        return self.rows(0, self.shape[-2])
 
     def rows(self, top: int, bottom: int) -> Tensor:
-        """Rows ``top`` to ``bottom`` of :attr:`whole`; only they are copied."""
-        rows = self._kept[..., top:bottom, :]
-        return rows if self.is_on_device else self._placement.fetch(rows)
+        """Rows ``top`` to ``bottom`` on the device; only they are copied if the frame is on the host."""
+        if self._on_device is not None:
+            return self._on_device[..., top:bottom, :]
+        assert self._on_host is not None
+        return self._placement.fetch(self._on_host[:, top:bottom]).movedim(1, -2)
 
     def keep_alone(self) -> None:
         """Keep nothing alive but this frame."""
-        if self._on_device is not None and self._on_device.untyped_storage().nbytes() > self._on_device.nbytes:
+        if self._on_device is not None and self._on_device.untyped_storage().nbytes() > self.nbytes:
             self._on_device = self._on_device.clone()
 
     def spill(self) -> None:
-        """Leave the device; a frame that has been on the host before needs no copy."""
-        if self._on_device is not None:
-            self._on_host = self._placement.spill(self._on_device)
-            self._on_device = None
-
-    @property
-    def _kept(self) -> Tensor:
-        kept = self._on_device if self._on_device is not None else self._on_host
-        assert kept is not None
-        return kept
+        """Leave the device, for the host."""
+        if self._on_device is None:
+            return
+        rows_first = self._on_device.movedim(-2, 1)
+        if rows_first.stride(1) != self._on_device[..., :1, :].numel():
+            rows_first = rows_first.contiguous()  # so that a band of rows is one piece to copy
+        self._on_host, self._on_device = self._placement.spill(rows_first), None

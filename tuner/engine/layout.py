@@ -1,11 +1,11 @@
 """How the VAE's frames lie in memory, and the convolutions that suit each way.
 
 ``contiguous`` keeps a pass as one ``[1, C, T, H, W]`` tensor and convolves in three dimensions, as diffusers
-does. ``chunked`` keeps frame after frame, ``[T, C, H, W]``: a frame is one contiguous piece, and a causal 3-D
-convolution is the sum of one 2-D convolution per temporal tap. ``interleaved`` also puts channels innermost
-(channels-last) and folds the taps into the channels of a single 2-D convolution. All three compute the same
-sums, and gather no more than :data:`WORKING_BYTES` at a time to do so: a large frame is convolved in bands of
-rows that see their neighbours' edges, and normalised by a few groups of channels after the other.
+does. ``chunked`` keeps frame after frame, ``[T, C, H, W]``, and folds the temporal taps of a causal 3-D
+convolution into the channels of a single 2-D one. ``interleaved`` does that with channels innermost
+(channels-last). All three compute the same sums, and gather no more than :data:`WORKING_BYTES` at a time to
+do so: a large frame is convolved in bands of rows that see their neighbours' edges, and normalised by a few
+groups of channels after the other.
 """
 
 from __future__ import annotations
@@ -29,30 +29,24 @@ class Kernels(NamedTuple):
     """A convolution on the device, as a layout wants it.
 
     Attributes:
-        weights: One tensor, or one per temporal tap.
+        weight: As the layout's convolutions take it.
         bias: ``[O]``.
         taps: Frames it looks at.
         stride: In time, height, width.
         padding: In time, height, width.
     """
 
-    weights: list[Tensor]
+    weight: Tensor
     bias: Tensor | None
     taps: int
     stride: tuple[int, ...]
     padding: tuple[int, ...]
 
     @classmethod
-    def of(cls, conv: nn.Conv3d, weights: list[Tensor], placement: Placement) -> Kernels:
-        """``conv`` with ``weights`` that are on the device already."""
+    def of(cls, conv: nn.Conv3d, weight: Tensor, placement: Placement) -> Kernels:
+        """``conv`` with its ``weight`` rearranged, on the device already."""
         bias = placement.to_device(conv.bias) if conv.bias is not None else None
-        return cls(weights, bias, conv.kernel_size[0], _ints(conv.stride), _ints(conv.padding))
-
-    @property
-    def weight(self) -> Tensor:
-        """The only one."""
-        (weight,) = self.weights
-        return weight
+        return cls(weight, bias, conv.kernel_size[0], _ints(conv.stride), _ints(conv.padding))
 
 
 class Norm(NamedTuple):
@@ -127,20 +121,20 @@ class Contiguous:
         return frames
 
     def kernels(self, conv: nn.Conv3d, placement: Placement) -> Kernels:
-        return Kernels.of(conv, [placement.to_device(conv.weight)], placement)
+        return Kernels.of(conv, placement.to_device(conv.weight), placement)
 
     def convolve(self, kernels: Kernels, window: Sequence[Frame], enlarge: bool = False) -> Tensor:
         taps, padding = kernels.taps, kernels.padding
-        whole = [frame.whole for frame in window]
+        height = window[0].shape[-2] * (1 + enlarge)
+        row_bytes = taps * _row_bytes(window[0], enlarge)
 
         def convolved(windows: slice, rows: slice) -> Tensor:
             seen = _seen(rows, height, padding[1])
-            frames = [_rows(frame, seen, enlarge) for frame in whole[windows.start : windows.stop + taps - 1]]
+            frames = [_rows(frame, seen, enlarge) for frame in window[windows.start : windows.stop + taps - 1]]
             out = functional.conv3d(torch.cat(frames, dim=2), kernels.weight, kernels.bias, padding=padding)
             return out.narrow(3, rows.start - seen.start, rows.stop - rows.start)
 
-        height = whole[0].shape[-2] * (1 + enlarge)
-        return _tiled(convolved, len(window) - taps + 1, height, _row_bytes(window[0], enlarge), self.time)
+        return _tiled(convolved, len(window) - taps + 1, height, row_bytes, self.time)
 
     def pointwise(self, kernels: Kernels, frames: Tensor) -> Tensor:
         return functional.conv3d(frames, kernels.weight, kernels.bias)
@@ -168,7 +162,7 @@ class Windowed(Contiguous):
 
 
 class _FrameAfterFrame:
-    """What the two layouts of ``[T, C, H, W]`` blocks share."""
+    """Blocks are ``[T, C, H, W]``; a window's frames are the channels of one 2-D convolution."""
 
     time = 0
     memory_format = torch.contiguous_format
@@ -179,8 +173,34 @@ class _FrameAfterFrame:
     def leave(self, frames: Tensor) -> Tensor:
         return frames.transpose(0, 1).unsqueeze(0)
 
+    def kernels(self, conv: nn.Conv3d, placement: Placement) -> Kernels:
+        weight = placement.to_device(conv.weight)
+        folded = weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=self.memory_format)
+        return Kernels.of(conv, folded, placement)
+
+    def convolve(self, kernels: Kernels, window: Sequence[Frame], enlarge: bool = False) -> Tensor:
+        taps, padding = kernels.taps, kernels.padding
+        _, channels, height, width = window[0].shape
+        height, width = height * (1 + enlarge), width * (1 + enlarge)
+        row_bytes = taps * _row_bytes(window[0], enlarge)
+        like = {"dtype": kernels.weight.dtype, "device": kernels.weight.device}
+
+        def convolved(windows: slice, rows: slice) -> Tensor:
+            seen = _seen(rows, height, padding[1])
+            shape = windows.stop - windows.start, taps * channels, seen.stop - seen.start, width
+            folded = torch.empty(shape, **like, memory_format=self.memory_format)
+            for index, frame in enumerate(window[windows.start : windows.stop + taps - 1]):
+                band = _rows(frame, seen, enlarge)
+                for tap in range(max(0, index - len(folded) + 1), min(index + 1, taps)):
+                    folded[index - tap, tap * channels : (tap + 1) * channels] = band[0]
+            out = functional.conv2d(folded, kernels.weight, kernels.bias, padding=padding[1:])
+            return out.narrow(2, rows.start - seen.start, rows.stop - rows.start)
+
+        return _tiled(convolved, len(window) - taps + 1, height, row_bytes, self.time, self.memory_format)
+
     def pointwise(self, kernels: Kernels, frames: Tensor) -> Tensor:
-        return functional.conv2d(frames, kernels.weight, kernels.bias)
+        out = functional.conv2d(frames, kernels.weight, kernels.bias)
+        return out.contiguous(memory_format=self.memory_format)
 
     def group_norm(self, frames: Tensor, norm: Norm, in_place: bool) -> Tensor:
         normed = frames if in_place else torch.empty_like(frames)
@@ -190,63 +210,17 @@ class _FrameAfterFrame:
 
 
 class Chunked(_FrameAfterFrame):
-    """One 2-D convolution per temporal tap, summed; nothing is concatenated."""
-
-    def kernels(self, conv: nn.Conv3d, placement: Placement) -> Kernels:
-        weight = placement.to_device(conv.weight)
-        return Kernels.of(conv, [tap.contiguous() for tap in weight.unbind(2)], placement)
-
-    def convolve(self, kernels: Kernels, window: Sequence[Frame], enlarge: bool = False) -> Tensor:
-        taps, padding = kernels.weights, kernels.padding
-        height, width = (side * (1 + enlarge) for side in window[0].shape[-2:])
-        total = taps[0].new_empty(len(window) - len(taps) + 1, len(taps[0]), height, width)
-        for index, frame in enumerate(window):
-            whole = frame.whole
-            for rows in _bands(height, _row_bytes(frame, enlarge)):
-                seen = _seen(rows, height, padding[1])
-                band = _rows(whole, seen, enlarge)
-                for tap in range(max(0, index - len(total) + 1), min(index + 1, len(taps))):
-                    out = functional.conv2d(band, taps[tap], None if tap else kernels.bias, padding=padding[1:])
-                    part = out.narrow(2, rows.start - seen.start, rows.stop - rows.start)
-                    place = total[index - tap : index - tap + 1, :, rows]
-                    place.add_(part) if tap else place.copy_(part)
-        return total
+    """Each frame is one contiguous piece, channel after channel."""
 
 
 class Interleaved(_FrameAfterFrame):
-    """Channels innermost; the temporal taps are channels of one 2-D convolution.
+    """Channels innermost, as the fastest convolutions want them.
 
     Norms see channels outermost: with channels innermost PyTorch's CPU kernel was measured to be off by 9e-5,
     against 1e-6, and to take twice as long; the CUDA one copies anyway.
     """
 
     memory_format = torch.channels_last
-
-    def kernels(self, conv: nn.Conv3d, placement: Placement) -> Kernels:
-        weight = placement.to_device(conv.weight)
-        folded = weight.transpose(1, 2).flatten(1, 2).contiguous(memory_format=self.memory_format)
-        return Kernels.of(conv, [folded], placement)
-
-    def convolve(self, kernels: Kernels, window: Sequence[Frame], enlarge: bool = False) -> Tensor:
-        taps, padding = kernels.taps, kernels.padding
-        _, channels, height, width = window[0].shape
-        height, width = height * (1 + enlarge), width * (1 + enlarge)
-
-        def convolved(windows: slice, rows: slice) -> Tensor:
-            seen = _seen(rows, height, padding[1])
-            shape = windows.stop - windows.start, taps * channels, seen.stop - seen.start, width
-            folded = torch.empty(
-                shape, dtype=kernels.weight.dtype, device=kernels.weight.device, memory_format=self.memory_format
-            )
-            for index, frame in enumerate(window[windows.start : windows.stop + taps - 1]):
-                band = _rows(frame, seen, enlarge)
-                for tap in range(max(0, index - len(folded) + 1), min(index + 1, taps)):
-                    folded[index - tap, tap * channels : (tap + 1) * channels] = band[0]
-            out = functional.conv2d(folded, kernels.weight, kernels.bias, padding=padding[1:])
-            return out.narrow(2, rows.start - seen.start, rows.stop - rows.start)
-
-        row_bytes = taps * _row_bytes(window[0], enlarge)
-        return _tiled(convolved, len(window) - taps + 1, height, row_bytes, self.time)
 
 
 FRAME_LAYOUTS: dict[str, type[FrameLayout]] = {
@@ -257,7 +231,12 @@ FRAME_LAYOUTS: dict[str, type[FrameLayout]] = {
 
 
 def _tiled(
-    convolved: Callable[[slice, slice], Tensor], windows: int, height: int, row_bytes: int, time: int
+    convolved: Callable[[slice, slice], Tensor],
+    windows: int,
+    height: int,
+    row_bytes: int,
+    time: int,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
     """All windows convolved, as many at a time as :data:`WORKING_BYTES` allow, a large one band by band.
 
@@ -267,29 +246,24 @@ def _tiled(
         height: Of the output.
         row_bytes: What one row of one window gathers.
         time: Dimension of frames.
+        memory_format: How the result lies.
     """
     together = max(1, WORKING_BYTES // (row_bytes * height))
     bands = _bands(height, row_bytes)
     if windows <= together and len(bands) == 1:
-        return convolved(slice(0, windows), bands[0])
+        return convolved(slice(0, windows), bands[0]).contiguous(memory_format=memory_format)
     out: Tensor | None = None
     for start in range(0, windows, together):
         stop = min(start + together, windows)
         for rows in bands:
             part = convolved(slice(start, stop), rows)
-            out = _larger(part, windows, height, time) if out is None else out
+            if out is None:
+                shape = list(part.shape)
+                shape[time], shape[-2] = windows, height
+                out = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=memory_format)
             out.narrow(time, start, stop - start)[..., rows, :] = part
     assert out is not None
     return out
-
-
-def _larger(part: Tensor, windows: int, height: int, time: int) -> Tensor:
-    """Room for all windows and rows, laid out as ``part`` is."""
-    shape = list(part.shape)
-    shape[time], shape[-2] = windows, height
-    innermost = part.ndim == 4 and part.stride(1) == 1
-    kept = torch.channels_last if innermost else torch.contiguous_format
-    return torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=kept)
 
 
 def _bands(height: int, row_bytes: int) -> list[slice]:
@@ -304,12 +278,12 @@ def _seen(rows: slice, height: int, padding: int) -> slice:
     return slice(max(0, rows.start - padding), min(height, rows.stop + padding))
 
 
-def _rows(frame: Frame | Tensor, rows: slice, enlarge: bool) -> Tensor:
+def _rows(frame: Frame, rows: slice, enlarge: bool) -> Tensor:
     """Some rows of a frame, or of the frame at twice its size."""
     if not enlarge:
-        return frame.rows(rows.start, rows.stop) if isinstance(frame, Frame) else frame[..., rows, :]
+        return frame.rows(rows.start, rows.stop)
     top, bottom = rows.start // 2, -(-rows.stop // 2)
-    small = frame.rows(top, bottom) if isinstance(frame, Frame) else frame[..., top:bottom, :]
+    small = frame.rows(top, bottom)
     scale = (1, 2, 2) if small.ndim == 5 else (2, 2)
     large = functional.interpolate(small, scale_factor=scale, mode="nearest")
     return large.narrow(-2, rows.start - 2 * top, rows.stop - rows.start)
