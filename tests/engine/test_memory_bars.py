@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMagvit
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -16,6 +17,7 @@ from tests.engine.fake_card import CARD, fake_card
 from tuner.engine.encoders import Tokens, streamed_encoder
 from tuner.engine.placement import Placement
 from tuner.engine.transformer import TransformerRunner
+from tuner.engine.vae import VaeRunner
 from tuner.models.configs import TRANSFORMERS
 from tuner.models.qwen import build_qwen
 from tuner.settings import GIB, Settings
@@ -95,6 +97,40 @@ def test_a_step_with_streamed_weights_copies_them_to_the_card_and_nothing_else(t
         runner.close()
     blocks = sum(tensor.nbytes for tensor in transformer.transformer_blocks.parameters())
     assert card.copied_bytes == pytest.approx(blocks, rel=1e-5)  # each tensor begins at a multiple of 256
+
+
+SMALLEST = {"chunk_size": 1, "cache_capacity": 0.0}
+ALL_FEATURES = {"chunk_size": 4, "cache_capacity": 16.0}
+
+
+@pytest.fixture
+def vae(bfloat16: None) -> AutoencoderKLMagvit:
+    return AutoencoderKLMagvit().eval()
+
+
+def part_bytes(vae: AutoencoderKLMagvit, *parts: str) -> int:
+    return sum(tensor.nbytes for name, tensor in vae.named_parameters() if name.startswith(parts))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "chunked", "interleaved"])
+@pytest.mark.parametrize(("knobs", "bar"), [(SMALLEST, 2.5), (ALL_FEATURES, 12.8)], ids=["smallest", "resident"])
+def test_decoding_above_weights_and_latents(vae, layout, knobs, bar):
+    latents = torch.empty(1, 16, 3, 128, 128, device=CARD)  # a third latent frame finds every stage as a later one
+    with fake_card([latents]) as card:
+        frames = sum(
+            chunk.shape[2] for chunk in VaeRunner(vae, Settings(layout=layout, **knobs), CARD).decode(latents)
+        )
+    assert frames == 9
+    assert (card.peak - part_bytes(vae, "decoder", "post_quant")) / GIB <= bar
+    assert card.live == 0
+
+
+@pytest.mark.parametrize(("knobs", "bar"), [(SMALLEST, 2.5), (ALL_FEATURES, 9.5)], ids=["smallest", "resident"])
+def test_encoding_above_weights(vae, knobs, bar):
+    with fake_card() as card:
+        VaeRunner(vae, Settings(**knobs), CARD).encode(torch.empty(1, 3, 13, 1024, 1024))
+    assert (card.peak - part_bytes(vae, "encoder", "quant")) / GIB <= bar
+    assert card.live == 0
 
 
 def bert() -> BertModel:
