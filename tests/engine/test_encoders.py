@@ -48,3 +48,12 @@ def test_without_cache_only_the_layers_in_use_are_on_the_device(demo):
         measured = tuner.generate(request, Settings(cache_capacity=capacity, prefetch=0), demo).measured
         peaks[capacity] = measured["stages"][0]["peak_allocated_bytes"]
     assert peaks[0.0] < max(peaks.values())
+
+
+def test_an_encoder_has_its_own_weights_back_after_an_error(demo):
+    with streamed_encoder(demo.text_encoder, Settings(), Placement("cpu")):
+        pass
+    own = [parameter.data_ptr() for parameter in demo.text_encoder.parameters()]
+    with pytest.raises(InterruptedError), streamed_encoder(demo.text_encoder, Settings(), Placement("cpu")):
+        raise InterruptedError
+    assert [parameter.data_ptr() for parameter in demo.text_encoder.parameters()] == own

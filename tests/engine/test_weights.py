@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tuner.engine.packed import PackedModule
 from tuner.engine.placement import Placement
 from tuner.engine.weights import BlockWeights
 
@@ -31,7 +32,8 @@ class Chain(nn.Module):
 def weights_of(chain: Chain, resident: int = 0, prefetch: int = 1, device: str = "cpu") -> BlockWeights:
     blocks, placement = list(chain.children()), Placement(device)
     capacity = sum(block.weight.nbytes for block in blocks[:resident])
-    return BlockWeights(blocks, placement, capacity, prefetch, placement.meter.caches["weights"])
+    packed = [PackedModule(block, placement) for block in blocks]
+    return BlockWeights(packed, placement, capacity, prefetch, placement.meter.caches["weights"])
 
 
 def one_pass(weights: BlockWeights, until: int | None = None) -> list[float]:
@@ -119,7 +121,8 @@ def test_on_a_card_no_copy_overwrites_what_is_still_in_use(prefetch):
     blocks = [nn.Linear(2048, 2048, bias=False).requires_grad_(False) for _ in range(6)]
     expected = [(block.weight.double() / 64).sum().item() for block in blocks]
     placement = Placement("cuda")
-    weights = BlockWeights(blocks, placement, blocks[0].weight.nbytes, prefetch, placement.meter.caches["weights"])
+    packed = [PackedModule(block, placement) for block in blocks]
+    weights = BlockWeights(packed, placement, packed[0].nbytes, prefetch, placement.meter.caches["weights"])
     load = torch.randn(4096, 4096, device="cuda")
     sums = []
     for _ in range(5):

@@ -7,7 +7,7 @@ the device as far as ``cache_capacity`` goes, and the others stream.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -41,21 +41,22 @@ def streamed_encoder(encoder: Any, settings: Settings, placement: Placement) -> 
     """
     table, *layers = encoder_blocks(encoder)
     trunk = PackedModule(encoder, placement, without=[table, *layers])
-    trunk.bind(trunk.views(placement.to_device(trunk.host)))
-    counter = placement.meter.caches["weights"]
-    blocks = BlockWeights(layers, placement, settings.cache_bytes, settings.prefetch, counter)
+    packed = [PackedModule(layer, placement) for layer in layers]
 
     def encode(tokens: Tokens) -> Tensor:
         with placement.meter.host():
             rows = table(tokens.ids)
         return _states(encoder, placement.to_device(rows), tokens.mask, placement)
 
-    try:
-        with torch.no_grad(), blocks.during_forward():
+    with ExitStack() as stack:
+        stack.callback(trunk.unbind)
+        trunk.bind(trunk.views(placement.to_device(trunk.host)))
+        counter = placement.meter.caches["weights"]
+        blocks = BlockWeights(packed, placement, settings.cache_bytes, settings.prefetch, counter)
+        stack.callback(blocks.close)
+        stack.enter_context(blocks.during_forward())
+        with torch.no_grad():
             yield encode
-    finally:
-        blocks.close()
-        trunk.unbind()
 
 
 @contextmanager

@@ -63,7 +63,9 @@ class TransformerRunner:
         self._meter = self._placement.meter
         self._run = ChunkedBlock(settings.token_chunk, settings.attention)
         self._conditions = ConditionCache(settings.cache_bytes, self._meter.caches["conditions"])
-        self._trunk = PackedModule(model, self._placement, without=list(model.transformer_blocks))
+        blocks: Any = model.transformer_blocks
+        self._packed = [PackedModule(block, self._placement) for block in blocks]
+        self._trunk = PackedModule(model, self._placement, without=blocks)
         self._trunk.bind(self._trunk.views(self._placement.to_device(self._trunk.host)))
         self._blocks: BlockWeights | None = None
 
@@ -131,7 +133,7 @@ class TransformerRunner:
     def _resident_and_streamed(self) -> BlockWeights:
         if self._blocks is None:
             self._blocks = BlockWeights(
-                list(self._model.transformer_blocks),
+                self._packed,
                 self._placement,
                 self._settings.cache_bytes - self._conditions.held_bytes,
                 self._settings.prefetch,

@@ -105,15 +105,15 @@ class BlockWeights:
 
     def __init__(
         self,
-        blocks: Sequence[nn.Module],
+        blocks: Sequence[PackedModule],
         placement: Placement,
         capacity_bytes: int,
         prefetch: int,
         counter: CacheCounter,
     ) -> None:
         self._placement, self._counter = placement, counter
-        self._blocks = [PackedModule(block, placement) for block in blocks]
-        sizes = [block.nbytes for block in self._blocks]
+        self._blocks = blocks
+        sizes = [block.nbytes for block in blocks]
         self.resident = resident_prefix(sizes, capacity_bytes)
         streamed = sizes[self.resident :]
         copying = torch.cuda.Stream(placement.device) if placement.pins else None
