@@ -84,12 +84,17 @@ def test_at_the_smallest_settings_a_smaller_size_is_named() -> None:
         ("encode text", {}, {"cache_capacity": 0.0}),
         ("encode text", {"cache_capacity": 0.0}, {"prefetch": 0}),
         ("encode image", {"chunk_size": 0}, {"chunk_size": 32}),
-        ("encode image", {"chunk_size": 1, "cache_capacity": 0.0, "layout": "contiguous"}, {"layout": "chunked"}),
+        (
+            "encode image",
+            {"chunk_size": 1, "cache_capacity": 0.0, "layout": "contiguous"},
+            {"layout": "interleaved"},
+        ),
         ("encode image", {"chunk_size": 1, "cache_capacity": 0.0, "layout": "interleaved"}, {}),
         ("decode", {"chunk_size": 64}, {"chunk_size": 32}),
         ("decode", {"chunk_size": 1}, {"cache_capacity": 8.0}),
         ("decode", {"chunk_size": 1, "cache_capacity": 0.3}, {"cache_capacity": 0.0}),
-        ("decode", {"chunk_size": 1, "cache_capacity": 0.0}, {"layout": "chunked"}),
+        ("decode", {"chunk_size": 1, "cache_capacity": 0.0, "layout": "contiguous"}, {"layout": "interleaved"}),
+        ("decode", {"chunk_size": 1, "cache_capacity": 0.0, "layout": "chunked"}, {}),
         ("denoise", {}, {"batch_size": 1}),
         ("denoise", {"batch_size": 1}, {"token_chunk": 2048}),
         ("denoise", {"batch_size": 1, "token_chunk": 0}, {"token_chunk": 8192}),
@@ -115,7 +120,7 @@ def test_a_cache_is_lowered_from_what_it_held() -> None:
     settings = Settings(chunk_size=1, cache_capacity=16.0)
     assert next_smaller("decode", settings, REQUEST, held_bytes=5 * GIB) == {"cache_capacity": 2.5}
     assert next_smaller("decode", settings, REQUEST, held_bytes=5 * 1024**2) == {"cache_capacity": 0.0}
-    assert next_smaller("decode", settings, REQUEST, held_bytes=0) == {"layout": "chunked"}
+    assert next_smaller("decode", settings, REQUEST, held_bytes=0) == {}
 
 
 ANY_SETTINGS = st.builds(
