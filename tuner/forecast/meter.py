@@ -10,8 +10,8 @@ import torch
 
 from tuner.forecast.card import FakeCard
 from tuner.forecast.shapes import signature
-from tuner.forecast.trace import Began, Repeated, Segment, Stepped
-from tuner.meter.events import Stage
+from tuner.forecast.trace import Began, Counted, Repeated, Segment, Stepped
+from tuner.meter.events import Direction, Stage
 from tuner.meter.meter import Meter
 
 
@@ -39,7 +39,12 @@ class ForecastMeter(Meter):
         """Measure one step, marked in the trace."""
         with super().step(step, steps):
             yield
-        self._card.note(Stepped(step))
+        self._card.note(Stepped(step, steps))
+
+    def transferred(self, direction: Direction, bytes_: int) -> None:
+        """One copy between host and device was made."""
+        super().transferred(direction, bytes_)
+        self._card.note(Counted(direction, bytes_))
 
     def in_place(self, work: Callable[..., None], module: torch.nn.Module, *inputs: Any) -> None:
         """Run ``work`` the first time; write it down again when everything has the shapes it had before."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -11,6 +10,7 @@ import torch
 from tuner.meter.events import Direction, Stage
 
 Work = Literal["matmul", "convolution", "attention", "other"]
+Lane = Literal["compute", "copy"]
 
 
 class Born(NamedTuple):
@@ -46,10 +46,38 @@ class Ran(NamedTuple):
 
 
 class Copied(NamedTuple):
-    """Bytes moved between host and card."""
+    """Bytes moved between host and card.
+
+    Attributes:
+        direction: Which way.
+        bytes: How many.
+        lane: What is busy with it.
+    """
 
     direction: Direction
     bytes: int
+    lane: Lane = "compute"
+
+
+class Counted(NamedTuple):
+    """The engine counted a transfer of its own."""
+
+    direction: Direction
+    bytes: int
+
+
+class Recorded(NamedTuple):
+    """``event`` is where ``lane`` has come to."""
+
+    event: int
+    lane: Lane
+
+
+class Waited(NamedTuple):
+    """``lane`` goes on when ``event`` has come."""
+
+    event: int
+    lane: Lane
 
 
 class Began(NamedTuple):
@@ -59,9 +87,10 @@ class Began(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """A denoising step ended."""
+    """A denoising step ended: ``step``, 1 for the first, ``of`` those that were rehearsed."""
 
     step: int
+    of: int
 
 
 class Repeated(NamedTuple):
@@ -70,7 +99,7 @@ class Repeated(NamedTuple):
     segment: Segment
 
 
-Entry = Born | Died | Ran | Copied | Began | Stepped | Repeated
+Entry = Born | Died | Ran | Copied | Counted | Recorded | Waited | Began | Stepped | Repeated
 
 
 @dataclass(eq=False)
@@ -84,12 +113,3 @@ class Segment:
 
     entries: list[Entry] = field(default_factory=list)
     peak_bytes: int = 0
-
-
-def walk(entries: list[Entry]) -> Iterator[Entry]:
-    """Every entry, with those that are repeated in their place."""
-    for entry in entries:
-        if isinstance(entry, Repeated):
-            yield from entry.segment.entries
-        else:
-            yield entry

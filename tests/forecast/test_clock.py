@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from statistics import median
+
+import pytest
+import torch
+
+from tuner.forecast.clock import Clock, Efficiency
+from tuner.forecast.forecast import Forecaster
+from tuner.forecast.trace import Began, Copied, Entry, Ran, Recorded, Repeated, Segment, Stepped, Waited
+from tuner.hardware import CARDS
+from tuner.request import Request
+from tuner.settings import Settings
+
+PUBLISHED = {(672, 384, 25): 4.8, (672, 384, 49): 9.6, (1008, 576, 25): 12.7, (1008, 576, 49): 29.8}
+"""Seconds per step of EasyAnimateV5-12B on an A10: README of aigc-apps/EasyAnimate at 45c298a."""
+
+A10 = CARDS["a10"]
+FULL = Efficiency(products=1, attention=1, memory=1, transfer=1)
+SECOND = Ran("mm", "matmul", torch.bfloat16, int(A10.rates["bfloat16"]), 0)
+COPY = Copied("h2d", int(A10.transfer), "copy")
+
+
+def seconds(*entries: Entry) -> float:
+    clock = Clock(A10, FULL, steps=0)
+    clock.run(entries)
+    return clock.seconds
+
+
+def test_the_published_seconds_of_a_step_are_met():
+    forecaster = Forecaster()
+    errors = []
+    for (width, height, frames), published in PUBLISHED.items():
+        request = Request(width=width, height=height, frames=frames, steps=25)
+        forecast = forecaster.forecast(
+            request, Settings(engine="stock"), model="easyanimate-v5-12b-inp", gpu="a10"
+        )
+        errors.append(abs(forecast.step_seconds[-1] / published - 1))
+    assert median(errors) <= 0.08
+    assert max(errors) <= 0.15
+
+
+def test_an_operation_takes_its_arithmetic_or_its_bytes():
+    by_bytes = Ran("add", "other", torch.bfloat16, 0, int(A10.bandwidth))
+    assert seconds(SECOND) == pytest.approx(1, rel=1e-3)
+    assert seconds(by_bytes) == pytest.approx(1, rel=1e-3)
+    assert seconds(Ran("mm", "matmul", torch.bfloat16, SECOND.flops, by_bytes.bytes)) == pytest.approx(1, rel=1e-3)
+
+
+def test_copies_beside_arithmetic_cost_nothing_until_they_are_waited_for():
+    copied = [COPY, Recorded(1, "copy")]
+    assert seconds(*copied, SECOND) == pytest.approx(1, rel=1e-3)
+    assert seconds(*copied, SECOND, Waited(1, "compute")) == pytest.approx(1, rel=1e-3)
+    assert seconds(*copied, *copied, SECOND, Waited(1, "compute")) == pytest.approx(2, rel=1e-3)
+    assert seconds(
+        SECOND, Recorded(0, "compute"), Waited(0, "copy"), *copied, Waited(1, "compute")
+    ) == pytest.approx(2, rel=1e-3)
+
+
+def test_a_repeated_segment_takes_its_time_each_time():
+    segment = Segment([SECOND, SECOND])
+    assert seconds(Repeated(segment), Repeated(segment)) == pytest.approx(4, rel=1e-3)
+
+
+def test_steps_that_were_not_rehearsed_are_like_the_last():
+    clock = Clock(A10, FULL, steps=5)
+    (stage,) = clock.run([Began("denoise"), SECOND, SECOND, Stepped(1, 2), SECOND, Stepped(2, 2)])
+    assert clock.step_seconds == pytest.approx([2, 1, 1, 1, 1], rel=1e-3)
+    assert stage.seconds == clock.seconds == pytest.approx(6, rel=1e-3)
