@@ -14,6 +14,7 @@ import typer
 
 from tuner import __version__
 from tuner.cli.bench import bench
+from tuner.cli.forecast import forecasts
 from tuner.cli.models import ModelsDir, models
 from tuner.cli.presets import presets
 from tuner.cli.run import run
@@ -30,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.add_typer(forecasts, name="forecast")
 app.add_typer(bench, name="bench")
 app.add_typer(presets, name="presets")
 app.add_typer(models, name="models")

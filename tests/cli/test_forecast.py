@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tuner.cli.main import main
+
+
+def tuner(*arguments: str) -> int | str | None:
+    with pytest.raises(SystemExit) as ended:
+        main(["forecast", *arguments])
+    return ended.value.code
+
+
+CLIP = ("--model", "easyanimate-v5-7b-inp", "--width", "1024", "--height", "1024", "--frames", "9", "--steps", "6")
+
+
+@pytest.mark.parametrize(("gpu", "fits"), [("h200", True), ("rtx3060-12gb", False)])
+def test_json_has_the_documented_keys_and_ends_well_whether_or_not_it_fits(gpu, fits, capsys):
+    assert tuner(*CLIP, "--gpu", gpu, "--engine", "stock", "--start-image", "not opened.png", "--json") == 0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (answer["gpu"], answer["fits"], len(answer["step_seconds"])) == (gpu, fits, 6)
+    assert [stage["name"] for stage in answer["stages"]] == ["encode text", "encode image", "denoise", "decode"]
+
+
+def test_a_person_reads_a_table(capsys):
+    assert tuner("--preset", "demo-cpu", "--frames", "5", "--steps", "4") == 0
+    text = capsys.readouterr().out
+    assert "128x128, 5 frames, 4 steps" in text and "decode" in text and "fits" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--gpu", "b200"), "gpu: 'b200' is not allowed"),
+        (("--model", "nothing"), "model: 'nothing'"),
+        (("--width", "100"), "width: 100"),
+        (("--gpu", "t4", "--set", "precision=bfloat16"), "float16"),
+        (("--engine", "fast"), "tuned"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys):
+    assert tuner(*arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

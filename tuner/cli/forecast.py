@@ -1,0 +1,124 @@
+"""``tuner forecast``: what a clip would cost on a card, without the card and without the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tuner.cli.models import ModelsDir
+from tuner.cli.options import with_request_options
+from tuner.cli.presets import find_preset
+from tuner.errors import BadInput
+from tuner.hardware import CARDS, find_card
+from tuner.models.registry import ModelInfo, find_model
+from tuner.presets import Preset
+from tuner.request import Request
+from tuner.settings import GIB, KNOBS, Settings, parse_knob
+
+if TYPE_CHECKING:
+    from tuner.forecast.forecast import Forecast
+
+_LARGE_PARAMETERS = 10**9
+
+forecasts = typer.Typer(help="What a clip would cost on a card that need not be here.")
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked about."""
+
+    model: ModelInfo
+    request: Request
+    settings: Settings
+    gpu: str
+
+
+@forecasts.callback(invoke_without_command=True)
+@with_request_options
+def forecast(
+    context: typer.Context,
+    flags: dict[str, Any],
+    preset: Annotated[str, typer.Option(metavar="F", help="A preset file, a clip made here, or a name.")] = "",
+    model: Annotated[str, typer.Option(metavar="M", help="Name or folder of the model.")] = "",
+    gpu: Annotated[
+        str, typer.Option(metavar="CARD", help=f"One of {', '.join(CARDS)}; the preset's, else a10, by default.")
+    ] = "",
+    engine: Annotated[
+        str | None, typer.Option(metavar="E", help="tuned, or stock: diffusers' own forwards.")
+    ] = None,
+    knobs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KNOB=VALUE", help=f"Set a knob; may be repeated. Knobs: {', '.join(KNOBS)}."
+        ),
+    ] = None,
+    expandable_segments: Annotated[
+        bool, typer.Option("--expandable-segments", help="As in PYTORCH_CUDA_ALLOC_CONF.")
+    ] = False,
+    models_dir: ModelsDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
+) -> None:
+    """Say what a clip would cost. Takes the options of ``tuner run``; pictures are not opened."""
+    if context.invoked_subcommand is not None:
+        return
+    assignments = [*(knobs or []), *([f"engine={engine}"] if engine else [])]
+    question = _question(model, preset, assignments, flags, gpu)
+
+    from tuner.forecast.forecast import shared_forecaster
+
+    answer = shared_forecaster().forecast(
+        question.request,
+        question.settings,
+        model=question.model.name if question.model.path is None else question.model.path,
+        gpu=question.gpu,
+        expandable_segments=expandable_segments,
+    )
+    print(json.dumps(answer.to_json()) if as_json else _as_text(question, answer))
+
+
+def _question(model: str, preset: str, knobs: Sequence[str], flags: Mapping[str, Any], gpu: str) -> _Question:
+    """A flag beats the preset, the preset beats the model's default; nothing is downloaded or opened.
+
+    Raises:
+        BadInput: Any of it is not allowed.
+    """
+    start = find_preset(preset)[1] if preset else Preset(name="")
+    info = find_model(model or start.model or "demo")
+    defaults = {name: getattr(info, name) for name in ("width", "height", "frames", "steps", "fps")}
+    given = {name: value for name, value in flags.items() if value is not None}
+    request = Request(**{**defaults, **start.request.given, **given})
+    if request.frames > info.max_frames:
+        raise BadInput("frames", request.frames, f"at most {info.max_frames} with this model")
+    settings = start.settings.replace(**dict(parse_knob(knob) for knob in knobs))
+    card = gpu or start.gpu or ("a10" if info.parameters >= _LARGE_PARAMETERS else "cpu")
+    return _Question(info, request, settings, find_card(card).name)
+
+
+def _as_text(question: _Question, answer: Forecast) -> str:
+    card, request = find_card(question.gpu), question.request
+    lines = [
+        f"{question.model.name}, {request.width}x{request.height}, {request.frames} frames, {request.steps} steps "
+        f"on {card.title} (a forecast; nothing was run)",
+        f"{'stage':14}{'peak GiB':>10}{'seconds':>10}{'to card GiB':>14}{'to host GiB':>14}",
+    ]
+    for stage in answer.stages:
+        moved = stage.transfers
+        lines.append(
+            f"{stage.name:14}{stage.peak_allocated_bytes / GIB:10.2f}{stage.seconds:10.1f}"
+            f"{moved['h2d_bytes'] / GIB:14.1f}{moved['d2h_bytes'] / GIB:14.1f}"
+        )
+    lines.append(
+        f"peak {answer.peak_allocated_bytes / GIB:.2f} GiB allocated, {answer.peak_reserved_bytes / GIB:.2f} GiB "
+        f"reserved ({answer.fragmentation:.0%} fragmentation); {answer.seconds:.0f} s, "
+        f"{answer.step_seconds[-1]:.2f} s/step"
+    )
+    verdict = "fits" if answer.fits else "does not fit"
+    if card.usable_bytes is not None and card.memory_bytes is not None:
+        verdict += (
+            f": {card.memory_bytes / GIB:.2f} GiB, of which the CUDA context takes {card.context_bytes / GIB:.2f}"
+        )
+    return "\n".join([*lines, verdict])
