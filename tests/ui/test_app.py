@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,23 @@ def test_the_server_starts_without_torch() -> None:
     code = "import sys, tuner.ui.app; print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_that_was_cut_short_is_offered_to_go_on_and_one_that_is_done_is_not(registry: Registry) -> None:
+    poll = poller(registry, Machine("cpu", "CPU", 1))
+    small = Request(width=32, height=32, frames=1, steps=60, seed=9)
+    cut, done = (
+        registry.submit("demo", small, Settings()),
+        registry.submit("demo", small.replace(steps=1), Settings()),
+    )
+    while not any(event["kind"] == "StepDone" for event in poll({"run": cut, "cursor": 0})["events"]):
+        assert "again" not in poll({"run": cut, "cursor": 0})
+        time.sleep(0.05)
+    registry.cancel(cut)
+    while registry.delta(done, 0)["active"]:
+        time.sleep(0.05)
+    told = poll({"run": cut, "cursor": 0})
+    assert told["again"]["label"] == "resume"
+    assert told["again"]["about"]["en"].startswith("from step ")
+    assert "again" not in poll({"run": cut, "cursor": told["next"]}), "it is said once"
+    assert "again" not in poll({"run": done, "cursor": 0})

@@ -13,14 +13,17 @@ from tuner.errors import BadInput
 from tuner.machine import Machine
 from tuner.meter.events import STAGES
 from tuner.models.registry import find_model
+from tuner.pressure import assignments
 from tuner.runs import Registry, RunRecord
+from tuner.runs.resume import Reached, reached, suggested
 from tuner.ui.knobs import cache_scale
 from tuner.ui.theme import PLOTLY_JS, read
+from tuner.ui.told import in_chinese, settings_in_chinese
 from tuner.ui.words import WORDS, both
 
 _SCRIPT_WORDS = (
     "allocated reserved host card_memory seconds_per_step since_start step frame left first now of seed waiting "
-    "clip frames_unit steps_unit weights features reconnecting"
+    "clip frames_unit steps_unit weights features reconnecting resume resume_smaller retry_smaller"
 )
 _MARKUP_WORDS = (
     "peak total_time step_time transfers cache_hits fragmentation no_video idle_hint download stage stage_time "
@@ -62,6 +65,29 @@ def about(record: RunRecord, machine: Machine) -> dict[str, Any]:
     return {**head, **request, "unit": scale.unit, "unit_bytes": scale.unit_bytes, "card_bytes": card_bytes}
 
 
+def again(kept: Reached | None, suggestion: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the page offers for a run that ended early.
+
+    Args:
+        kept: How far the latents go that it left.
+        suggestion: The smaller settings it suggested.
+
+    Returns:
+        ``label``, the key of a word, and ``about`` in both languages; None when there is nothing to offer.
+    """
+    if kept is None and not suggestion:
+        return None
+    label = ("resume_smaller" if suggestion else "resume") if kept else "retry_smaller"
+    smaller = assignments(dict(suggestion))
+    english, chinese = ([smaller], [settings_in_chinese(smaller)]) if smaller else ([], [])
+    if kept:
+        where = WORDS["resume_decode" if kept.done == kept.steps else "resume_from"]
+        figures = {"done": kept.done + 1, "steps": kept.steps}
+        english.append(where.en.format(**figures))
+        chinese.append(where.zh.format(**figures))
+    return {"label": label, "about": {"en": " · ".join(english), "zh": " · ".join(chinese)}}
+
+
 def poller(registry: Registry, machine: Machine) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """The server's side of the live view. It only reads: any page on this computer could call it."""
 
@@ -77,17 +103,25 @@ def poller(registry: Registry, machine: Machine) -> Callable[[Mapping[str, Any]]
         if record is not None:
             if delta["from"] == 0:
                 delta["about"] = about(record, machine)
+            if not delta["active"] and delta["status"] != "done" and (delta["events"] or delta["from"] == 0):
+                delta["again"] = again(reached(registry.store.folder(run)), suggested(delta["events"]))
             delta["videos"] = [file_address(video) for video in record.videos]
+            delta["message_zh"] = in_chinese(delta["message"])
+        delta["events"] = [_with_chinese(event) for event in delta["events"]]
         return delta
 
     return poll
 
 
+def _with_chinese(event: dict[str, Any]) -> dict[str, Any]:
+    return {**event, "message_zh": in_chinese(event["message"])} if "message" in event else event
+
+
 def live_view(registry: Registry, machine: Machine) -> gr.HTML:
     """The component; its value is the id of the run it shows.
 
-    It triggers ``started`` with ``run`` when another run began, and ``changed`` when the shown one has another
-    status.
+    It triggers ``started`` with ``run`` when another run began, ``changed`` when the shown one has another
+    status, and ``resume`` with ``run`` when a person wants one that ended early to go on.
     """
     return gr.HTML(
         value=None,

@@ -67,6 +67,7 @@ class Page:
         sidebar.cancel.click(self._cancel, self.live, self.seen, **_QUIET)
         for moment in (self.live.started, self.history.show):
             moment(self._show_run, None, self.seen, **_QUIET)
+        self.live.resume(self._resume, None, self.seen, **_QUIET)
         # What is shown stays as it is: the page may be on its way to the next run.
         self.live.changed(self._look_again, self.live, self.seen[1:], **_QUIET)
         runs_tab.select(self._refresh, self.live, self.history, **_QUIET)
@@ -136,10 +137,20 @@ class Page:
     # -- runs -------------------------------------------------------------------------------------
 
     def _generate(self, asker: gr.Request, *values: Any) -> Any:
-        try:
+        def submit() -> str:
             asked = self.panel.read(values)
+            return self.registry.submit(asked.model, asked.request, asked.settings, asked.preset)
+
+        return self._begin(submit, asker)
+
+    def _resume(self, asker: gr.Request, event: gr.EventData) -> Any:
+        return self._begin(lambda: self.registry.retry(event.run), asker)
+
+    def _begin(self, submit: Callable[[], str], asker: gr.Request) -> Any:
+        """Submit a run and show it, or say that it waits."""
+        try:
             before = self.registry.latest()
-            run = self.registry.submit(asked.model, asked.request, asked.settings, asked.preset)
+            run = submit()
         except TunerError as error:
             return refuse(error, asker)
         if before is not None and before.active:

@@ -55,6 +55,17 @@ _ALLOWED_ZH: tuple[tuple[str, str], ...] = (
         "1 到 60 个字母、汉字、数字、空格或 . _ + - ( )，以字母、汉字或数字开头",
     ),
     (r"a name that no shipped preset has", "与自带预设不同的名称"),
+    (r"0 to ([\d.]+) GiB on this card", r"本机显卡上 0 到 \1 GiB"),
+    (r"0 to ([\d.]+) GiB on this computer", r"本机上 0 到 \1 GiB"),
+    (r"the id of a run in the history", "运行记录中的编号"),
+    (r"a run that has ended; this one is \w+", "已结束的运行；此运行尚未结束"),
+    (r"a run that ended early; this one is done", "提前结束的运行；此运行已完成"),
+    (
+        r"a run without LoRA files; tuner run --resume goes on with them",
+        "未使用 LoRA 文件的运行；可用命令行 tuner run --resume 继续",
+    ),
+    (r"latents that were kept whole", "完整保留的潜变量"),
+    (r"the one that these latents were made for", "生成这些潜变量的那个请求"),
 )
 
 _GIVEN_ZH = {
@@ -71,9 +82,13 @@ def refusal(error: TunerError, spoken: str) -> str:
     """
     if spoken == "en" or not isinstance(error, BadInput):
         return str(error)
-    _, _, rest = str(error).partition(": ")
-    value, _, _ = rest.partition(" is not allowed; allowed: ")
-    return f"{_field(error.field)}：不允许 {_given(value)}；允许：{_allowed(error.allowed)}"
+    return refused_in_chinese(str(error))
+
+
+def refused_in_chinese(line: str) -> str:
+    """The line of a :class:`BadInput` in Chinese; another line as it is."""
+    found = re.fullmatch(r"(\S+): (.*?) is not allowed; allowed: (.*)", line)
+    return f"{_field(found[1])}：不允许 {_given(found[2])}；允许：{_allowed(found[3])}" if found else line
 
 
 def _field(name: str) -> str:

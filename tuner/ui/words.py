@@ -77,6 +77,11 @@ WORDS: dict[str, Text] = {
         "不起作用：stock 引擎忽略此旋钮。",
     ),
     "cache_capacity_mib": Text("Cache capacity · MiB", "缓存容量 · MiB"),
+    "resume": Text("Resume", "继续"),
+    "resume_smaller": Text("Resume with smaller settings", "用更省内存的设置继续"),
+    "retry_smaller": Text("Try again with smaller settings", "用更省内存的设置重试"),
+    "resume_from": Text("from step {done} of {steps}", "从第 {done} 步（共 {steps} 步）起"),
+    "resume_decode": Text("from decoding: all {steps} steps are done", "从解码起：全部 {steps} 步已完成"),
     # tiles
     "status": Text("Status", "状态"),
     "peak": Text("Peak memory", "显存峰值"),

@@ -1,11 +1,13 @@
 // One run, live: pulls what is new with a cursor, and shows it as tiles, curves, clip and stages.
-// Tells Python of two moments only: "started" (another run began) and "changed" (this one has another status).
+// Tells Python of three moments only: "started" (another run began), "changed" (this one has another status) and
+// "resume" (a person wants one that ended early to go on).
 
 const PERIOD = { active: 250, idle: 1500, hidden: 3000 };
 const words = props.words;
 const language = () => document.documentElement.dataset.language || "en";
 const one = (key) => words[key]?.[language()] ?? key;
 const two = (key) => `<span lang="en">${words[key]?.en ?? key}</span><span lang="zh">${words[key]?.zh ?? key}</span>`;
+const twoOf = ({ en, zh }) => `<span lang="en">${escaped(en)}</span><span lang="zh">${escaped(zh)}</span>`;
 const slot = (name) => element.querySelector(`[data-k="${name}"]`);
 const video = element.querySelector("video");
 const charts = makeCharts(element.querySelector(".plot"), one);
@@ -14,6 +16,7 @@ let shown = null; // id of the run on the page
 let cursor = 0;
 let run = newRun();
 let about = null;
+let again = null; // what is offered for a run that ended early
 let clip = 0; // which of the run's clips is on the screen
 let active = false;
 let heard = 0; // when the last event arrived, in this page's clock
@@ -59,7 +62,7 @@ function loading() {
 function progress() {
   const stage = run.stages.at(-1);
   if (stage?.name === "denoise" && run.stepsTotal) {
-    const done = run.steps.length;
+    const done = run.steps.at(-1).step;
     const left = (run.stepsTotal - done) * meanStep(run.steps) - (elapsed() - run.steps.at(-1).at);
     return { text: `${two("step")} ${done} / ${run.stepsTotal}`, share: done / run.stepsTotal, left };
   }
@@ -86,9 +89,19 @@ function showStatus(delta) {
   put("left", left !== null && left > 0 ? `${clock(left)} ${two("left")}` : "");
   slot("bar").classList.toggle("moving", active && share === null);
   slot("bar").firstElementChild.style.width = share === null ? "" : `${100 * share}%`;
-  const failure = run.failure || (status === "done" ? "" : delta.message) || "";
-  put("message", escaped((failure === status ? "" : failure) || run.notices.at(-1) || ""));
+  const failure = run.failure ?? (status !== "done" && delta.message ? said(delta) : null);
+  const message = failure && failure.en !== status ? failure : run.notices.at(-1);
+  put("message", message ? twoOf(message) : "");
   slot("message").classList.toggle("bad", Boolean(failure) && !active && status !== "cancelled");
+  showAgain();
+}
+
+function showAgain() {
+  const box = slot("again");
+  box.hidden = active || !again;
+  if (box.hidden) return;
+  box.querySelector("button").innerHTML = two(again.label);
+  box.querySelector("small").innerHTML = twoOf(again.about);
 }
 
 function showTiles() {
@@ -147,6 +160,10 @@ function showNumbers(clips) {
 }
 
 element.addEventListener("click", (event) => {
+  if (event.target.closest?.('[data-do="resume"]')) {
+    trigger("resume", { run: shown });
+    return;
+  }
   const chosen = event.target.closest?.("[data-clip]");
   if (!chosen) return;
   clip = Number(chosen.dataset.clip);
@@ -208,6 +225,7 @@ async function pull() {
   }
   const first = about === null;
   about ??= delta.about;
+  if (delta.again !== undefined) again = delta.again;
   for (const event of delta.events) reduce(run, event);
   if (delta.events.length) heard = performance.now();
   cursor = delta.next;
@@ -242,14 +260,15 @@ function loop() {
 
 function attach(id) {
   if (!id || id === shown) return;
-  const again = shown !== null;
+  const moves = shown !== null;
   shown = id;
   about = null;
+  again = null;
   clip = 0;
   last = {};
   active = false;
   forget();
-  if (again && innerWidth < 900) element.scrollIntoView({ behavior: "smooth" });
+  if (moves && innerWidth < 900) element.scrollIntoView({ behavior: "smooth" });
   loop();
 }
 

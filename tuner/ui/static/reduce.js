@@ -17,8 +17,8 @@ function newRun() {
     transfers: { h2d: { count: 0, bytes: 0 }, d2h: { count: 0, bytes: 0 } },
     caches: {},
     frames: { done: 0, total: 0 },
-    notices: [],
-    failure: "",
+    notices: [], // {en, zh}
+    failure: null, // likewise
     measured: null,
   };
 }
@@ -58,7 +58,7 @@ const reducers = {
     run.frames = { done: event.done, total: event.total };
   },
   Noticed(run, event) {
-    run.notices.push(event.message);
+    run.notices.push(said(event));
   },
   Finished(run, event) {
     closeStage(run, event.at);
@@ -70,9 +70,13 @@ const reducers = {
   },
   Failed(run, event) {
     closeStage(run, event.at);
-    run.failure = event.message;
+    run.failure = said(event);
   },
 };
+
+function said({ message, message_zh }) {
+  return { en: message, zh: message_zh ?? message };
+}
 
 function closeStage(run, at) {
   const stage = run.stages.at(-1);
