@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from tuner.bench.strategies import STRATEGIES, median_of, run
+from tuner.bench.strategies import median_of, of_baseline, run, transfers_per_step
 from tuner.errors import BadInput
+from tuner.meter.events import StageStarted, StepDone, Transferred
 from tuner.meter.measured import Measured
+
+NAMES = ["stock", "chunked", "cached", "combined"]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def rows(written: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_four_strategies_are_compared(rows):
-    assert list(rows) == ["stock", "chunked", "cached", "combined"]
+    assert list(rows) == NAMES
     assert all(len(row["seconds_of_each_run"]) == 2 for row in rows.values())
 
 
@@ -37,6 +40,36 @@ def test_memory_is_traded_for_transfers(rows):
     chunked, cached = rows["chunked"], rows["cached"]
     assert chunked["peak_allocated_bytes"] < cached["peak_allocated_bytes"] < rows["stock"]["peak_allocated_bytes"]
     assert chunked["transfers"]["h2d_bytes"] > cached["transfers"]["h2d_bytes"]
+
+
+def test_the_combined_way_copies_nothing_during_a_step(rows, written):
+    assert sum(rows["combined"]["transfers_per_step"].values()) == 0
+    assert rows["chunked"]["transfers_per_step"]["h2d_bytes"] > 0
+    assert rows["stock"]["transfers_per_step"]["h2d_count"] == 24
+    assert json.loads(written.read_text())["combined_of_stock"]["transfers_per_step_bytes"] == 0
+
+
+def test_the_combined_way_takes_at_most_four_tenths_of_stocks_memory(rows):
+    assert rows["combined"]["peak_allocated_bytes"] <= 0.4 * rows["stock"]["peak_allocated_bytes"]
+
+
+def test_copies_of_a_step_are_those_of_the_last_one():
+    events = [
+        Transferred(0.0, "h2d", 9, 900),
+        StageStarted(0.1, "denoise"),
+        Transferred(0.2, "h2d", 5, 500),
+        StepDone(0.3, 1, 2, 0.2),
+        Transferred(0.4, "h2d", 2, 20),
+        Transferred(0.4, "d2h", 1, 3),
+        StepDone(0.5, 2, 2, 0.2),
+        Transferred(0.6, "d2h", 7, 70),
+    ]
+    assert transfers_per_step(events) == {"h2d_count": 2, "h2d_bytes": 20, "d2h_count": 1, "d2h_bytes": 3}
+    assert transfers_per_step(events[:4])["h2d_bytes"] == 500
+
+
+def test_without_stock_nothing_can_be_compared_with_it():
+    assert of_baseline([{"name": "stock", "status": "out of memory"}], "combined") is None
 
 
 def test_none_profits_from_what_another_encoded(rows):
@@ -54,7 +87,7 @@ def test_the_result_says_on_what_it_was_measured(written):
 
 def test_the_table_lies_beside_the_result(written):
     table = written.with_suffix(".md").read_text()
-    assert all(f"| {name}" in table for name in STRATEGIES)
+    assert all(f"| {name}" in table for name in NAMES)
 
 
 @pytest.mark.parametrize("place", ["", "file/result.json", "result.md"])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tuner.meter.events import Direction
 from tuner.meter.measured import TransfersMeasured
 
 _MADE = torch.ops.aten._to_copy.default
@@ -34,19 +35,20 @@ class Copies(TorchDispatchMode):
         return out
 
     def _copied(self, source: Tensor, target: Tensor) -> None:
-        if source.device.type == target.device.type:
-            return
-        if source.device.type == "cpu":
-            self.counted["h2d_count"] += 1
-            self.counted["h2d_bytes"] += source.nbytes
-        else:
-            self.counted["d2h_count"] += 1
-            self.counted["d2h_bytes"] += source.nbytes
+        if source.device.type != target.device.type:
+            direction: Direction = "h2d" if source.device.type == "cpu" else "d2h"
+            self.counted = plus(self.counted, one_way(direction, 1, source.nbytes))
 
 
 def no_transfers() -> TransfersMeasured:
     """Nothing copied."""
     return {"h2d_count": 0, "h2d_bytes": 0, "d2h_count": 0, "d2h_bytes": 0}
+
+
+def one_way(direction: Direction, count: int, bytes_: int) -> TransfersMeasured:
+    """So many copies in one direction."""
+    up, down = ((count, bytes_), (0, 0)) if direction == "h2d" else ((0, 0), (count, bytes_))
+    return {"h2d_count": up[0], "h2d_bytes": up[1], "d2h_count": down[0], "d2h_bytes": down[1]}
 
 
 def plus(one: TransfersMeasured, other: TransfersMeasured) -> TransfersMeasured:

@@ -19,7 +19,14 @@ _COLUMNS = (
     Text("s/frame", "秒/帧"),
     Text("to device", "传到设备"),
     Text("to host", "传回主机"),
+    Text("to device per step", "每步传到设备"),
     Text("largest difference", "最大差异"),
+)
+_AGAINST = Text(
+    "combined takes {peak_allocated_bytes:.0%} of stock's peak, {seconds:.0%} of its time and "
+    "{transfers_per_step_bytes:.0%} of its transfers per step.",
+    "combined 的峰值是 stock 的 {peak_allocated_bytes:.0%}，时间是 {seconds:.0%}，"
+    "每步传输是 {transfers_per_step_bytes:.0%}。",
 )
 _WAY_COLUMNS = (
     Text("way", "方式"),
@@ -98,7 +105,11 @@ def strategies_tables(result: Mapping[str, Any], language: str = "en") -> str:
         [_STRATEGY[column], *(f"{stage}, {_SECONDS_OF[column]}" for stage in stages)],
         [[row["name"], *_stage_seconds(row, stages)] for row in rows],
     )
-    return f"{costs}\n{times}"
+    against = result["combined_of_stock"]
+    if against is None:
+        return f"{costs}\n{times}"
+    said = _AGAINST[column].format(**against)
+    return f"{costs}\n{times}\n{said}\n"
 
 
 def ways_report(result: Mapping[str, Any], language: str = "en") -> str:
@@ -200,7 +211,7 @@ def _limit(result: Mapping[str, Any], column: int) -> str:
 def _costs(row: Mapping[str, Any]) -> list[str]:
     if row["status"] != "done":
         return [f"{row['name']} ({row['status']})", *[_NOT_RUN] * (len(_COLUMNS) - 1)]
-    moved = row["transfers"]
+    moved, step = row["transfers"], row["transfers_per_step"]
     difference = row["largest_difference"]
     return [
         row["name"],
@@ -209,8 +220,9 @@ def _costs(row: Mapping[str, Any]) -> list[str]:
         f"{row['fragmentation']:.1%}",
         f"{row['seconds']:.2f}",
         f"{row['seconds_per_frame']:.3f}",
-        f"{moved['h2d_count']} x, {in_words(moved['h2d_bytes'])}",
-        f"{moved['d2h_count']} x, {in_words(moved['d2h_bytes'])}",
+        copies_in_words(moved["h2d_count"], moved["h2d_bytes"]),
+        copies_in_words(moved["d2h_count"], moved["d2h_bytes"]),
+        copies_in_words(step["h2d_count"], step["h2d_bytes"]),
         _NOT_RUN if difference is None else f"{difference:.1e}",
     ]
 

@@ -2,6 +2,10 @@
 
 Every round runs all of them in turn, so that a machine that slows down slows all of them; the table shows
 medians. What was encoded is forgotten before each run, so that none profits from another.
+
+Transfers per step are those of a step after the first, which also brings what stays. Diffusers' own forward copies
+its rotary tables to the card for every block anew; no CPU can show that, so those copies are counted on paper
+(:mod:`tuner.bench.paper`) and added to stock's.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, median_high
@@ -17,28 +21,28 @@ from typing import Any
 
 import torch
 
+from tuner.bench.copies import no_transfers, one_way, plus
 from tuner.bench.files import check_place, write_result
 from tuner.bench.machine import Others, these_versions, this_machine, today
+from tuner.bench.paper import step_on_paper
 from tuner.bench.reports import strategies_tables
 from tuner.engine.generate import Result, generate
 from tuner.errors import OutOfMemory
-from tuner.meter.measured import Measured
+from tuner.meter.events import Event, StageStarted, StepDone, Transferred
+from tuner.meter.measured import Measured, TransfersMeasured
 from tuner.models.components import Components
 from tuner.models.load import load_model
 from tuner.request import Request
-from tuner.settings import Settings
+from tuner.settings import GIB, Settings
 
 START_IMAGE = Path(__file__).resolve().parents[2] / "assets" / "samples" / "astronaut.jpg"
 BASELINE = "stock"
 _EVERYTHING = Settings().cache_capacity
 
-STRATEGIES = {
-    BASELINE: Settings(engine="stock"),
-    "chunked": Settings(chunk_size=4, layout="chunked", cache_capacity=0.0),
-    "cached": Settings(chunk_size=4, layout="contiguous", cache_capacity=_EVERYTHING),
-    "combined": Settings(chunk_size=4, layout="interleaved", cache_capacity=_EVERYTHING, batch_size=1),
-}
+COMBINED = "combined"
 _WARM_UP_STEPS = 4
+_OF_BLOCKS = 1.5
+"""The combined cache over the bytes of the transformer's blocks: these stay, and most features of the VAE."""
 
 
 @dataclass
@@ -49,6 +53,7 @@ class Measurements:
         name: Of the strategy.
         settings: Its knobs.
         runs: One entry per run that ended well.
+        per_step: Copies of one step, once known.
         difference: Largest absolute difference from the baseline's frames, video range 0..1; None without one.
         status: ``done``, or ``out of memory`` once a run ended so.
     """
@@ -56,6 +61,7 @@ class Measurements:
     name: str
     settings: Settings
     runs: list[Measured] = field(default_factory=list)
+    per_step: TransfersMeasured = field(default_factory=no_transfers)
     difference: float | None = None
     status: str = "done"
 
@@ -70,6 +76,7 @@ class Measurements:
             **measured,
             "seconds_per_frame": measured["seconds"] / frames,
             "seconds_of_each_run": [run["seconds"] for run in self.runs],
+            "transfers_per_step": self.per_step,
             "largest_difference": self.difference,
         }
 
@@ -114,6 +121,7 @@ def run(
     components = load_model(model)
     with Others() as others:
         rows = measure(request, components, repeats)
+    listed = [row.to_json(frames) for row in rows]
     result = {
         "bench": "strategies",
         "command": f"tuner bench strategies --model {components.name} --width {width} --height {height}"
@@ -125,7 +133,8 @@ def run(
         "precision": str(components.dtype).removeprefix("torch."),
         "request": {"width": width, "height": height, "frames": frames, "steps": steps, "start_image": True},
         "repeats": repeats,
-        "rows": [row.to_json(frames) for row in rows],
+        "combined_of_stock": of_baseline(listed, COMBINED),
+        "rows": listed,
     }
     tables = strategies_tables(result)
     print(tables)
@@ -137,7 +146,9 @@ def run(
 
 def measure(request: Request, components: Components, repeats: int) -> list[Measurements]:
     """Run every strategy ``repeats`` times in turn; one that runs out of memory is not tried again."""
-    rows = [Measurements(name, settings) for name, settings in STRATEGIES.items()]
+    rows = [Measurements(name, settings) for name, settings in strategies(components).items()]
+    size = request.width, request.height, request.frames
+    hidden = step_on_paper(components.transformer, components.vae, size).copies
     short = request.replace(steps=min(request.steps, _WARM_UP_STEPS))
     reference: torch.Tensor | None = None
     for turn in range(repeats + 1):
@@ -145,7 +156,7 @@ def measure(request: Request, components: Components, repeats: int) -> list[Meas
             if row.status != "done":
                 continue
             try:
-                result = _one_run(
+                result, per_step = _one_run(
                     request if turn else short,
                     row,
                     components,
@@ -159,18 +170,76 @@ def measure(request: Request, components: Components, repeats: int) -> list[Meas
                 if row.name == BASELINE and reference is None:
                     reference = result.frames
                 row.runs.append(result.measured)
+                row.per_step = plus(per_step, hidden) if row.name == BASELINE else per_step
                 row.difference = _larger(row.difference, largest_difference(result.frames, reference))
     return rows
 
 
-def _one_run(request: Request, row: Measurements, components: Components, turn: str) -> Result:
-    """A whole generation, the mp4 and all, that finds nothing encoded."""
+def strategies(components: Components) -> dict[str, Settings]:
+    """The four ways for that model; the combined one caches by the size of the transformer's blocks."""
+    blocks = sum(tensor.nbytes for tensor in components.transformer.transformer_blocks.parameters())
+    return {
+        BASELINE: Settings(engine="stock"),
+        "chunked": Settings(chunk_size=4, layout="chunked", cache_capacity=0.0),
+        "cached": Settings(chunk_size=4, layout="contiguous", cache_capacity=_EVERYTHING),
+        COMBINED: Settings(
+            chunk_size=1,
+            layout="interleaved",
+            cache_capacity=min(_EVERYTHING, _OF_BLOCKS * blocks / GIB),
+            batch_size=1,
+        ),
+    }
+
+
+def _one_run(
+    request: Request, row: Measurements, components: Components, turn: str
+) -> tuple[Result, TransfersMeasured]:
+    """A whole generation, the mp4 and all, that finds nothing encoded; and the copies of one of its steps."""
     components.encodings.clear()
+    events: list[Event] = []
     print(f"{turn} {row.name} ... ", end="", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        result = generate(request, row.settings, components, return_frames=True, output_dir=folder)
+        result = generate(
+            request,
+            row.settings,
+            components,
+            on_event=events.append,
+            return_frames=True,
+            output_dir=folder,
+        )
     print(f"{result.measured['seconds']:.2f} s", file=sys.stderr)
-    return result
+    return result, transfers_per_step(events)
+
+
+def transfers_per_step(events: Iterable[Event]) -> TransfersMeasured:
+    """Copies of the last denoising step: the first one also brings what stays."""
+    copied = last = no_transfers()
+    for event in events:
+        if isinstance(event, StageStarted):
+            copied = no_transfers()
+        elif isinstance(event, Transferred):
+            copied = plus(copied, one_way(event.direction, event.count, event.bytes))
+        elif isinstance(event, StepDone):
+            copied, last = no_transfers(), copied
+    return last
+
+
+def of_baseline(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, float] | None:
+    """What the strategy ``name`` takes as a part of what stock takes; None if one of them did not end well."""
+    by_name = {row["name"]: row for row in rows if row["status"] == "done"}
+    if BASELINE not in by_name or name not in by_name:
+        return None
+    one, stock = by_name[name], by_name[BASELINE]
+    paired = zip(one["seconds_of_each_run"], stock["seconds_of_each_run"], strict=True)
+    return {
+        "peak_allocated_bytes": one["peak_allocated_bytes"] / stock["peak_allocated_bytes"],
+        "seconds": median(own / base for own, base in paired),
+        "transfers_per_step_bytes": _bytes(one["transfers_per_step"]) / _bytes(stock["transfers_per_step"]),
+    }
+
+
+def _bytes(transfers: TransfersMeasured) -> int:
+    return transfers["h2d_bytes"] + transfers["d2h_bytes"]
 
 
 def largest_difference(frames: torch.Tensor | None, reference: torch.Tensor | None) -> float | None:
