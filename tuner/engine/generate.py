@@ -14,8 +14,9 @@ from torch import Tensor
 from tuner.engine.cache import ConditionCache
 from tuner.engine.conditions import inpaint_latents, source_latents
 from tuner.engine.denoise import denoise, make_scheduler, starting_point
+from tuner.engine.device import free_bytes, machine_of
 from tuner.engine.engines import ENGINES, Engine
-from tuner.engine.placement import Placement, free_bytes, machine_of
+from tuner.engine.placement import Placement
 from tuner.engine.progress import Progress, ProgressKeeper
 from tuner.engine.run import Run
 from tuner.engine.text import encode_prompts

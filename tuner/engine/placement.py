@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 from torch import Tensor
 
-from tuner.machine import Machine
 from tuner.meter.meter import Meter
-from tuner.pressure import free_host_bytes
 
 
 class Placement:
@@ -64,16 +61,3 @@ class Placement:
 def default_device() -> torch.device:
     """The first CUDA card, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free where ``device`` computes."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_host_bytes()
-
-
-def machine_of(device: torch.device) -> Machine:
-    """The card, or the computer, that ``device`` is."""
-    if device.type == "cuda":
-        card = torch.cuda.get_device_properties(device)
-        return Machine("cuda", card.name, card.total_memory)
-    return Machine("cpu", "CPU", psutil.virtual_memory().total)
