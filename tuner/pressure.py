@@ -208,4 +208,6 @@ def relieved(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise shortage(error, stage(), settings, request, held_bytes(), free_bytes()) from error
+        _, said = asked_and_free(str(error))
+        free = free_bytes() if said is None else said
+        raise shortage(error, stage(), settings, request, held_bytes(), free) from error

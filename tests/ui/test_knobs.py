@@ -119,3 +119,12 @@ def test_a_cpu_says_why_prefetch_does_nothing_and_a_card_does_not() -> None:
 def test_the_stock_engine_leaves_only_the_knobs_it_obeys() -> None:
     obeyed = set(KNOBS) - set(notes(CARD, "stock"))
     assert obeyed == {"precision", "workers", "text_projection", "engine"}
+
+
+def test_a_slider_at_its_end_means_all_there_is_room_for() -> None:
+    scale = cache_scale(12 * GIB)
+    assert settings_of({"cache_capacity": scale.maximum}, scale, 8 * GIB).cache_capacity == 8
+    assert settings_of({"cache_capacity": scale.maximum}, scale, 80 * GIB).cache_capacity == 12
+    assert settings_of({"cache_capacity": 10}, scale, 8 * GIB).cache_capacity == 10, (
+        "what was typed is not changed"
+    )

@@ -111,12 +111,13 @@ def shown_values(settings: Settings, scale: CacheScale, clips: int = 1) -> dict[
     return values
 
 
-def settings_of(shown: Mapping[str, Any], scale: CacheScale) -> Settings:
+def settings_of(shown: Mapping[str, Any], scale: CacheScale, memory_bytes: int | None = None) -> Settings:
     """The settings that the widgets show.
 
     Args:
         shown: Value of each knob's widget; what is not there keeps its default.
         scale: What the cache slider counts in.
+        memory_bytes: Of the device: a slider at its end means all that the model can use, as far as there is room.
 
     Raises:
         BadInput: A value is not allowed.
@@ -132,7 +133,9 @@ def settings_of(shown: Mapping[str, Any], scale: CacheScale) -> Settings:
         if name == "cache_capacity":
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise BadInput(name, value, f"0 to {scale.maximum:g} {scale.unit}")
-            value = scale.gib(value)
+            at_end, value = value == scale.maximum, scale.gib(value)
+            if at_end and memory_bytes is not None:
+                value = min(value, memory_bytes / GIB)
         values[name] = value
     return Settings(**values)
 

@@ -14,7 +14,7 @@ from tuner.machine import Machine
 from tuner.models.registry import find_model
 from tuner.presets import Preset
 from tuner.request import FILES, Request
-from tuner.settings import GIB, Settings
+from tuner.settings import Settings
 from tuner.ui import drafts
 from tuner.ui.form import MODEL_DEFAULTS, MOST_CLIPS, Form, request_of
 from tuner.ui.knobs import batch_sizes, cache_scale, moved_capacity, same_settings, settings_of, shown_values
@@ -70,10 +70,7 @@ class Panel:
         """
         shown = dict(zip(self.widgets, values, strict=True))
         scale = scale_for(shown["scaled_for"])
-        settings = settings_of(shown, scale)
-        if shown["cache_capacity"] == scale.maximum:  # all that the model can use, as far as there is memory
-            most = min(settings.cache_capacity, self.machine.memory_bytes / GIB)
-            settings = settings.replace(cache_capacity=most)
+        settings = settings_of(shown, scale, self.machine.memory_bytes)
         fields = {name: shown[name] for name in self.form.fields}
         fields |= {name: file_path(fields[name]) for name in FILES}
         if fields["source_video"] is None:  # then its strength is of no account
