@@ -57,8 +57,12 @@ def forecast(
         ),
     ] = None,
     expandable_segments: Annotated[
-        bool, typer.Option("--expandable-segments", help="As in PYTORCH_CUDA_ALLOC_CONF.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--expandable-segments/--no-expandable-segments",
+            help="As in PYTORCH_ALLOC_CONF; tuner turns them on on Linux.",
+        ),
+    ] = True,
     models_dir: ModelsDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
 ) -> None:

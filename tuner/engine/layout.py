@@ -152,13 +152,18 @@ class Windowed(Contiguous):
     def convolve(self, kernels: Kernels, window: Sequence[Frame], enlarge: bool = False) -> Tensor:
         taps, stride, padding = kernels.taps, kernels.stride, kernels.padding
         assert not enlarge, "only decoding enlarges"
-        whole, outs = [frame.whole for frame in window], []
-        for start in range(0, len(whole) - taps + 1, stride[0]):
+        whole, out = [frame.whole for frame in window], None
+        starts = range(0, len(whole) - taps + 1, stride[0])
+        for place, start in enumerate(starts):
             frames = whole[start : start + taps]
             seen = _bordered(frames) if stride[1] == 2 else torch.cat(frames, dim=2)
-            outs.append(functional.conv3d(seen, kernels.weight, kernels.bias, stride=stride, padding=padding))
+            part = functional.conv3d(seen, kernels.weight, kernels.bias, stride=stride, padding=padding)
             del seen
-        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
+            if out is None:
+                out = part.new_empty(*part.shape[:2], len(starts), *part.shape[3:])
+            out[:, :, place : place + 1] = part
+        assert out is not None
+        return out
 
 
 class _FrameAfterFrame:

@@ -3,8 +3,9 @@
 After ``c10/cuda/CUDACachingAllocator.cpp``. Requests are rounded to 512 bytes. Up to 1 MiB they are cut from
 segments of 2 MiB; above, from segments of 20 MiB, and from 10 MiB on from segments of their own, rounded to 2 MiB.
 The smallest free block that is large enough is taken and split; freed blocks merge with their neighbours. Whole
-free segments go back only when the card has no more. With ``expandable`` a pool is one segment that grows at its
-end.
+free segments go back when the card has no more, or when :meth:`CachingAllocator.release` says so. With
+``expandable`` a pool is one segment that grows at its end, and gives back free pages anywhere in it; the holes are
+not used again here, as they are there, which takes addresses and no bytes.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ class Allocator(Protocol):
         """The storage is gone."""
         ...
 
+    def release(self) -> None:
+        """Give back what is held and not in use."""
+        ...
+
 
 class ExactAllocator:
     """Takes what is asked for and gives it back at once, as memory of the CPU is counted."""
@@ -59,6 +64,9 @@ class ExactAllocator:
         """The storage is gone."""
         self.allocated -= self._bytes.pop(storage)
         self.reserved = self.allocated
+
+    def release(self) -> None:
+        """Nothing is held that is not in use."""
 
 
 @dataclass(eq=False, slots=True)
@@ -191,36 +199,39 @@ class CachingAllocator:
         block.after, block.size = rest, size
         pool.add(rest)
 
+    def release(self) -> None:
+        """Give back segments that are free; with ``expandable``, the pages of free blocks."""
+        for pool in (self._small, self._large):
+            for block in list(pool.blocks.values()):
+                if self._expandable:
+                    self._unmap(pool, block)
+                elif block.is_whole_segment:
+                    pool.remove(block)
+                    self.reserved -= block.size
+
     def _reserve(self, size: int) -> None:
         if self._limit is not None and self.reserved + size > self._limit:
-            self._release_free_segments()
+            self.release()
             self.short = max(self.short, self.reserved + size - self._limit)
         self.reserved += size
 
-    def _release_free_segments(self) -> None:
-        for pool in (self._small, self._large):
-            if self._expandable:
-                self._trim(pool)
-                continue
-            for block in [block for block in pool.blocks.values() if block.is_whole_segment]:
-                pool.remove(block)
-                self.reserved -= block.size
-
-    def _trim(self, pool: _Pool) -> None:
-        """Give back the whole pages of the pool's free end."""
-        last = pool.last
-        if last is None or not last.free:
+    def _unmap(self, pool: _Pool, block: _Block) -> None:
+        """Give back the whole pages of a free block; what is left of it has nothing after it."""
+        pages = block.size // pool.growth * pool.growth
+        if not pages:
             return
-        pages = last.size // pool.growth * pool.growth
         self.reserved -= pages
-        pool.remove(last)
-        if pages < last.size:
-            last.size -= pages
-            pool.add(last)
-        else:
-            pool.last = last.before
-            if last.before is not None:
-                last.before.after = None
+        pool.remove(block)
+        block.size -= pages
+        if pool.last is block:
+            pool.last = block if block.size else block.before
+        if block.after is not None:
+            block.after.before = None
+            block.after = None
+        if block.size:
+            pool.add(block)
+        elif block.before is not None:
+            block.before.after = None
 
 
 def _merged(first: _Block, second: _Block, pool: _Pool) -> _Block:

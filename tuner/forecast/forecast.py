@@ -118,7 +118,7 @@ class Forecaster:
         *,
         model: str | Path = "demo",
         gpu: str = "cpu",
-        expandable_segments: bool = False,
+        expandable_segments: bool = True,
     ) -> Forecast:
         """What making ``request`` with ``settings`` will cost. No GPU, no weights and no network are needed.
 
@@ -127,7 +127,7 @@ class Forecaster:
             settings: The knobs.
             model: Name or folder.
             gpu: Name of a card in :data:`tuner.hardware.CARDS`.
-            expandable_segments: As PyTorch's allocator is configured.
+            expandable_segments: As PyTorch's allocator is configured; ``import tuner`` does so on Linux.
 
         Raises:
             BadInput: There is no such model or card, they do not suit the request, or the card cannot compute in

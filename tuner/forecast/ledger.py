@@ -51,6 +51,8 @@ class Ledger:
                 case Born() | Died() | Ran():
                     self._account(entry)
                 case Began():
+                    self._allocator.release()
+                    self._changes += 1
                     self.stages.append(
                         StageMemory(entry.stage, self._allocator.allocated, self._allocator.reserved)
                     )

@@ -32,7 +32,7 @@ class DeviceMemory(Protocol):
         ...
 
     def start_peak(self) -> None:
-        """Begin a new peak at the bytes held now."""
+        """Give back what is held and not in use, and begin a new peak at the bytes held now."""
         ...
 
     def peak(self) -> tuple[int, int]:
@@ -51,8 +51,6 @@ class CudaMemory:
         self._device = device
 
     def watching(self) -> AbstractContextManager[object]:
-        torch.cuda.synchronize(self._device)
-        torch.cuda.empty_cache()
         return nullcontext()
 
     def host(self) -> AbstractContextManager[object]:
@@ -62,6 +60,9 @@ class CudaMemory:
         return torch.cuda.memory_allocated(self._device), torch.cuda.memory_reserved(self._device)
 
     def start_peak(self) -> None:
+        # What one stage leaves behind is of other sizes than what the next one needs.
+        torch.cuda.synchronize(self._device)
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self._device)
 
     def peak(self) -> tuple[int, int]:
