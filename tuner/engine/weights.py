@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tuner.engine.packed import PackedModule
 from tuner.engine.placement import Placement
 from tuner.meter.meter import CacheCounter
+from tuner.meter.queues import Queues
 
 
 @contextmanager
@@ -43,39 +44,35 @@ def on_device(module: nn.Module, placement: Placement, blocks: Sequence[nn.Modul
 class _Slot:
     """A device buffer that blocks are copied into: one that stays, or several in turn.
 
-    On CUDA the copies run on a stream of their own. A copy waits for the last use of what it overwrites, and a
-    use waits for its copy; nothing waits on the host.
+    Where the device copies beside computing, a copy waits for the last use of what it overwrites, and a use
+    waits for its copy; nothing waits on the host.
     """
 
-    def __init__(self, nbytes: int, device: torch.device, copying: torch.cuda.Stream | None) -> None:
+    def __init__(self, nbytes: int, device: torch.device, queues: Queues | None) -> None:
         self.buffer = torch.empty(nbytes, dtype=torch.uint8, device=device)
         self.holds: int | None = None
         self.is_new = False
         self._views: dict[object, list[Tensor]] = {}
-        self._device, self._copying = device, copying
-        if copying is not None:
-            self._filled, self._free = torch.cuda.Event(), torch.cuda.Event()
-            # The memory may have been somebody's whose work is still queued on this stream.
-            self._free.record(torch.cuda.current_stream(device))
-            self.buffer.record_stream(copying)
+        self._queues = queues
+        if queues is not None:
+            self._filled, self._free = queues.event(), queues.event()
+            # The memory may have been somebody's whose work is still queued.
+            queues.reached(self._free)
 
     def fill(self, index: int, block: PackedModule) -> None:
         """Begin to copy block number ``index`` here, once the last use of what was here is over."""
         target = self.buffer[: block.nbytes]
-        if self._copying is None:
+        if self._queues is None:
             target.copy_(block.host)
         else:
-            self._copying.wait_event(self._free)
-            with torch.cuda.stream(self._copying):
-                target.copy_(block.host, non_blocking=True)
-                self._filled.record(self._copying)
+            self._queues.copy(target, block.host, after=self._free, done=self._filled)
         self.holds, self.is_new = index, True
 
     @contextmanager
     def bound(self, block: PackedModule) -> Iterator[None]:
         """The block computes with what is here."""
-        if self._copying is not None:
-            torch.cuda.current_stream(self._device).wait_event(self._filled)
+        if self._queues is not None:
+            self._queues.wait(self._filled)
         views = self._views.get(block.layout)
         if views is None:
             views = self._views[block.layout] = block.views(self.buffer)
@@ -85,8 +82,8 @@ class _Slot:
             yield
         finally:
             block.unbind()
-            if self._copying is not None:
-                self._free.record(torch.cuda.current_stream(self._device))
+            if self._queues is not None:
+                self._queues.reached(self._free)
 
 
 class BlockWeights:
@@ -116,10 +113,10 @@ class BlockWeights:
         sizes = [block.nbytes for block in blocks]
         self.resident = resident_prefix(sizes, capacity_bytes)
         streamed = sizes[self.resident :]
-        copying = torch.cuda.Stream(placement.device) if placement.pins else None
-        self._kept = [_Slot(size, placement.device, copying) for size in sizes[: self.resident]]
+        queues = placement.meter.queues()
+        self._kept = [_Slot(size, placement.device, queues) for size in sizes[: self.resident]]
         turns = min(prefetch + 1, len(streamed))
-        self._turns = [_Slot(max(streamed), placement.device, copying) for _ in range(turns)]
+        self._turns = [_Slot(max(streamed), placement.device, queues) for _ in range(turns)]
         self._streamed = len(streamed)
         self._used = self._fetched = 0  # streamed blocks, counted on from pass to pass
         counter.hold(sum(sizes[: self.resident]))

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from tuner.forecast.host import HostTensor
 from tuner.forecast.shapes import Outcome, cost_of, outcome_of, signature
-from tuner.forecast.trace import Born, Copied, Died, Entry, Ran, Segment
+from tuner.forecast.trace import Born, Copied, Died, Entry, Ran, Recorded, Segment, Waited
 
 LARGEST_REAL_BYTES = 1024**2
 
@@ -38,13 +38,14 @@ class FakeCard(TorchDispatchMode):
     Attributes:
         entries: The trace.
         allocated: Bytes in live storages of the card.
+        events: How many events its queues have made.
     """
 
     def __init__(self, is_cpu: bool = False) -> None:
         super().__init__()
-        self._is_cpu = is_cpu
+        self.is_cpu = is_cpu
         self.entries: list[Entry] = []
-        self.allocated = 0
+        self.allocated = self.events = 0
         self._peak = 0
         self._born = 0
         self._alive: dict[int, _Watch] = {}
@@ -55,7 +56,7 @@ class FakeCard(TorchDispatchMode):
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Context in which operations are run on the fake card."""
-        with torch.no_grad(), FusedAttention(self._is_cpu), self:
+        with torch.no_grad(), FusedAttention(self.is_cpu), self:
             yield
 
     def host(self) -> AbstractContextManager[object]:
@@ -191,6 +192,36 @@ def _together_on_card(func: Any, inputs: list[Tensor]) -> bool:
     if not all(there or tensor.ndim == 0 for there, tensor in zip(placed, inputs, strict=True)):
         raise RuntimeError(f"{func}: tensors of the host and of the card in one operation")
     return True
+
+
+class FakeQueues:
+    """A fake card's queues: what they do is written down.
+
+    Args:
+        card: Keeps the trace.
+    """
+
+    def __init__(self, card: FakeCard) -> None:
+        self._card = card
+
+    def event(self) -> int:
+        """A number of its own."""
+        self._card.events += 1
+        return self._card.events
+
+    def reached(self, event: int) -> None:
+        """Computing has come to ``event``."""
+        self._card.note(Recorded(event, "compute"))
+
+    def wait(self, event: int) -> None:
+        """Computing waits."""
+        self._card.note(Waited(event, "compute"))
+
+    def copy(self, target: Tensor, source: Tensor, after: int, done: int) -> None:
+        """Copy ``source``, which is on the host, beside computing."""
+        self._card.note(Waited(after, "copy"))
+        self._card.note(Copied("h2d", source.nbytes, "copy"))
+        self._card.note(Recorded(done, "copy"))
 
 
 class _Watch(weakref.ref[torch.UntypedStorage]):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tuner.forecast.card import FakeCard
+from tuner.forecast.card import FakeCard, FakeQueues
 from tuner.forecast.shapes import signature
 from tuner.forecast.trace import Began, Counted, Repeated, Segment, Stepped
 from tuner.meter.events import Direction, Stage
@@ -40,6 +40,10 @@ class ForecastMeter(Meter):
         with super().step(step, steps):
             yield
         self._card.note(Stepped(step, steps))
+
+    def queues(self) -> FakeQueues | None:
+        """Queues that write down what they do; a CPU has none."""
+        return None if self._card.is_cpu else FakeQueues(self._card)
 
     def transferred(self, direction: Direction, bytes_: int) -> None:
         """One copy between host and device was made."""

@@ -31,6 +31,7 @@ from tuner.meter.events import (
 )
 from tuner.meter.measured import Measured, StageMeasured
 from tuner.meter.memory import DeviceMemory, memory_of
+from tuner.meter.queues import CudaQueues, Queues
 
 _SAMPLE_SECONDS = 0.05
 _SAMPLES_PER_DOUBLING = 400
@@ -84,6 +85,7 @@ class Meter:
     ) -> None:
         self.caches: dict[Level, CacheCounter] = {level: CacheCounter() for level in LEVELS}
         self.device = device
+        self._device = device
         self._memory = memory or memory_of(device)
         self._on_event = on_event
         self._should_stop = should_stop
@@ -139,6 +141,10 @@ class Meter:
     def host(self) -> AbstractContextManager[object]:
         """Context in which new tensors stand for host memory."""
         return self._memory.host()
+
+    def queues(self) -> Queues | None:
+        """New queues of the device, or None where copies are made in between."""
+        return CudaQueues(self._device) if self._device.type == "cuda" else None
 
     def synchronize(self) -> None:
         """Wait for the device, so that a clock read next means something."""
