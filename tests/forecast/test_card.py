@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tuner.forecast.card import LARGEST_REAL_BYTES, FakeCard
+from tuner.forecast.card import LARGEST_REAL_BYTES, FakeCard, FusedAttention
 from tuner.forecast.host import HostTensor, host_tensor
 from tuner.forecast.trace import Born, Copied, Died, Ran
 
@@ -12,7 +12,7 @@ from tuner.forecast.trace import Born, Copied, Died, Ran
 @pytest.fixture
 def card():
     card = FakeCard()
-    with card.watching():
+    with card.watching(), FusedAttention(is_cpu=False):
         yield card
 
 
@@ -82,6 +82,7 @@ def test_copies_in_both_directions_are_transfers():
         there = weights.to("meta")
         back = there.to("cpu")
         there.copy_(weights)
+        torch.empty_like(weights, device="meta")
     assert isinstance(back, HostTensor)
     assert [entry for entry in card.entries if isinstance(entry, Copied)] == [
         Copied("h2d", 4000),

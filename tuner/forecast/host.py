@@ -44,13 +44,22 @@ class HostTensor(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.copy_.default:
             return args[0]
-        result = func(*tree_map(_form_of, args), **tree_map(_form_of, kwargs or {}))
+        if not kwargs and isinstance(args[0], HostTensor) and not any(map(_is_nested, args[1:])):
+            result = func(args[0].form, *args[1:])  # most are views
+        else:
+            result = func(*tree_map(_form_of, args), **tree_map(_form_of, kwargs or {}))
+        if isinstance(result, Tensor):
+            return cls(result)
         return tree_map(lambda value: cls(value) if isinstance(value, Tensor) else value, result)
 
 
 def host_tensor(shape: Sequence[int], dtype: torch.dtype) -> HostTensor:
     """A host tensor without bytes."""
     return HostTensor(torch.empty(tuple(shape), dtype=dtype, device=_META))
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, Tensor | torch.device | list | tuple)
 
 
 def _form_of(value: Any) -> Any:

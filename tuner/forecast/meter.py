@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 
-from tuner.forecast.card import FakeCard, FakeQueues
+from tuner.forecast.card import FakeCard, FakeQueues, FusedAttention
 from tuner.forecast.shapes import signature
 from tuner.forecast.trace import Began, Counted, Repeated, Segment, Stepped
 from tuner.meter.events import Direction, Stage
 from tuner.meter.meter import Meter
+
+_ATTENDS = ("encode text", "denoise")
+"""The stages with attention; looking for it at every call costs much of a forecast's time."""
 
 
 class ForecastMeter(Meter):
@@ -31,7 +34,7 @@ class ForecastMeter(Meter):
     def stage(self, name: Stage) -> Iterator[None]:
         """Measure one stage, marked in the trace."""
         self._card.note(Began(name))
-        with super().stage(name):
+        with super().stage(name), FusedAttention(self._card.is_cpu) if name in _ATTENDS else nullcontext():
             yield
 
     @contextmanager
