@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tuner.engine.repeats import repeats_of
 from tuner.engine.vae import VaeRunner
 from tuner.settings import GIB, Settings
 
@@ -76,20 +77,27 @@ def picture_and_nothing_more(frames: int, end: bool) -> Tensor:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize(
-    "clip", [video(13), picture_and_nothing_more(49, False), picture_and_nothing_more(49, True)]
+    ("clip", "repeats"),
+    [
+        (video(13), ()),
+        (picture_and_nothing_more(49, False), repeats_of(49, {0})),
+        (picture_and_nothing_more(49, True), repeats_of(49, {0, 48})),
+    ],
+    ids=["film", "start", "start and end"],
 )
-def test_a_clip_is_encoded_to_the_bit_whatever_the_knobs(vae, layout, chunk, clip):
+def test_a_clip_is_encoded_to_the_bit_whatever_the_knobs(vae, layout, chunk, clip, repeats):
     runner = VaeRunner(vae, Settings(layout=layout, chunk_size=chunk), "cpu")
-    assert torch.equal(runner.encode(clip), stock_latents(vae, clip))
+    assert torch.equal(runner.encode(clip, repeats), stock_latents(vae, clip))
 
 
 def test_frames_that_only_repeat_are_not_encoded_again(vae):
-    def convolutions(clip: Tensor) -> int:
+    def convolutions(repeats: list[bool]) -> int:
+        clip = picture_and_nothing_more(49, False)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            VaeRunner(vae, Settings(chunk_size=4), "cpu").encode(clip)
+            VaeRunner(vae, Settings(chunk_size=4), "cpu").encode(clip, repeats)
         return sum(event.count for event in profile.key_averages() if event.key == "aten::conv3d")
 
-    assert convolutions(picture_and_nothing_more(49, False)) < convolutions(video(49)) / 2
+    assert convolutions(repeats_of(49, {0})) < convolutions([]) / 2
 
 
 @settings(max_examples=40, deadline=None)

@@ -29,7 +29,7 @@ KNOBS: dict[str, list[Any]] = {
 REQUEST: dict[str, list[Any]] = {
     "width": [48, 64],
     "height": [48, 80],
-    "frames": [1, 5, 9, 13],
+    "frames": [1, 5, 9, 17, 21],
     "guidance": [1.0, 6.0],
     "num_clips": [1, 1, 2],
     "scheduler": ["ddim", "euler", "euler-a", "dpm++", "unipc"],

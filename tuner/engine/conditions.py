@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from tuner.engine.pictures import (
     source_frames,
     whole_video,
 )
+from tuner.engine.repeats import repeats_of
 from tuner.engine.run import Run
 
 
@@ -62,15 +63,18 @@ def _masked_video_latents(run: Run, given: Given, seed: int, dtype: torch.dtype)
         return masked_video(given, request.frames, strength, generator, dtype)
 
     noise = (strength, seed) if strength else ()
-    return _encoded(run, ("given", given.digest, request.frames, noise), video)
+    repeats = repeats_of(request.frames, given.frames)
+    return _encoded(run, ("given", given.digest, request.frames, noise), video, repeats)
 
 
-def _encoded(run: Run, what: tuple[object, ...], video: Callable[[], Tensor]) -> Tensor:
+def _encoded(
+    run: Run, what: tuple[object, ...], video: Callable[[], Tensor], repeats: Sequence[bool] = ()
+) -> Tensor:
     """Scaled latents of a video on the host, from the cache or encoded now."""
 
     def make() -> tuple[Tensor]:
         with run.meter.host():
             pixels = video()
-        return (run.placement.to_host(run.engine.vae().encode(pixels) * run.scaling_factor),)
+        return (run.placement.to_host(run.engine.vae().encode(pixels, repeats) * run.scaling_factor),)
 
     return run.encoded.get(("video", what), make)[0]

@@ -6,7 +6,7 @@ context lasts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from tuner.settings import Settings
 class VideoCodec(Protocol):
     """A VAE that gives decoded frames chunk by chunk."""
 
-    def encode(self, video: Tensor) -> Tensor: ...
+    def encode(self, video: Tensor, repeats: Sequence[bool] = ()) -> Tensor: ...
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]: ...
 
@@ -134,7 +134,7 @@ class _StockVae:
         self._vae, self._placement = vae, placement
 
     @torch.no_grad()
-    def encode(self, video: Tensor) -> Tensor:
+    def encode(self, video: Tensor, repeats: Sequence[bool] = ()) -> Tensor:
         vae: Any = self._vae
         return vae.encode(self._placement.on_device(video)).latent_dist.mode()
 

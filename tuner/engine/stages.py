@@ -20,6 +20,7 @@ from tuner.engine.cache import Feature, FeatureCache
 from tuner.engine.frames import Frame
 from tuner.engine.layout import FrameLayout, Norm
 from tuner.engine.placement import Placement
+from tuner.engine.repeats import come_again, repeats_after
 
 Handed = list[Tensor]
 """Blocks of frames handed over: who takes one out holds the only reference, so it is freed when they let go.
@@ -76,7 +77,7 @@ class Stage:
         limit: Frames it takes at most at a time; 0 means all.
         layout: How frames lie.
         placement: Brings weights to the device.
-        reuses: Give the last output again when the input only repeats itself.
+        reuses: It may be told of repetition, and then gives an output again.
     """
 
     def __init__(
@@ -84,13 +85,14 @@ class Stage:
     ) -> None:
         self.number = number
         self.limit = limit
-        self._reuses = reuses and placement.device.type != "meta"  # fake tensors cannot be compared
         self.overwrites_input = not reuses
         self._layout, self._placement = layout, placement
         self._steps: list[_Residual | _CausalConv | _Norm | _Upsample | _Downsample] = []
         self._convs = 0
         self._stride = 1
-        self._repeated = _Repeated()
+        self._seen = 0
+        self._repeats: list[bool] = []
+        self._output: Handed = []
 
     def conv(self, conv: EasyAnimateCausalConv3d) -> _CausalConv:
         """A convolution that remembers under this stage's next feature."""
@@ -132,63 +134,32 @@ class Stage:
                 return step.frames_out(seen, frames)
         return frames
 
+    def expect(self, repeats: Sequence[bool]) -> list[bool]:
+        """Take notice of which input frames are like the one before; returns the same for the output."""
+        # Each convolution of three taps looks two frames back.
+        self._repeats = repeats_after(repeats, 2 * self._convs, self._stride)
+        return self._repeats
+
     def run(self, handed: Handed, features: FeatureCache) -> Handed:
-        """Push the first block of ``handed`` through all layers."""
+        """Push the first block of ``handed`` through all layers, unless the last output is known to come again."""
         features.begin_visit()
+        frames = handed[0].shape[self._layout.time]
+        first, count = self.frames_out(0, self._seen), self.frames_out(self._seen, frames)
         # A chunk of half a stride gives a frame every other time only.
-        reuses = self._reuses and handed[0].shape[self._layout.time] % self._stride == 0
-        if reuses:
-            # Each convolution of three taps looks two frames back.
-            again = self._repeated.output_for(handed[0], self._layout.time, memory=2 * self._convs)
-            if again:
-                handed.pop(0)
-                return again
-        else:
-            self._repeated = _Repeated()
+        whole = frames % self._stride == 0
+        self._seen += frames
+        if whole and self._output and come_again(self._repeats, first, count):
+            handed.pop(0)
+            return list(self._output)
+        self._output = []
         handed = [handed.pop(0)]
         for step in self._steps:
             handed = step.run(handed, features)
             if not handed:
                 break
-        if reuses:
-            self._repeated.gave(handed)
+        if whole and come_again(self._repeats, first + count, count):
+            self._output = list(handed)
         return handed
-
-
-class _Repeated:
-    """Knows when a stage's output must be that of the chunk before: its input has been one frame for long enough.
-
-    A picture's clip is one frame and then nothing but unknown ones, so most of encoding it is repetition.
-    """
-
-    def __init__(self) -> None:
-        self._frame: Tensor | None = None
-        self._run = 0
-        self._length = 0
-        self._settled = False
-        self._output: Handed = []
-
-    def output_for(self, frames: Tensor, time: int, memory: int) -> Handed:
-        """The output for ``frames``, or nothing: then compute it and call :meth:`gave` with it.
-
-        Args:
-            frames: The next chunk.
-            time: Dimension of frames.
-            memory: How many earlier frames the output depends on.
-        """
-        length = frames.shape[time]
-        last = frames.narrow(time, length - 1, 1)
-        same = self._frame is not None and torch.equal(self._frame.expand_as(frames), frames)
-        if same and self._settled and length == self._length:
-            return list(self._output)
-        self._settled = same and self._run >= memory
-        self._run = self._run + length if same else int(torch.equal(last.expand_as(frames), frames)) * length
-        self._frame, self._length, self._output = last.clone(), length, []
-        return []
-
-    def gave(self, output: Handed) -> None:
-        """What the chunk just asked about came to."""
-        self._output = list(output)
 
 
 class _Residual:

@@ -51,16 +51,18 @@ class VaeRunner:
         self._whole_videos = settings.layout == "contiguous"
 
     @torch.no_grad()
-    def encode(self, video: Tensor) -> Tensor:
+    def encode(self, video: Tensor, repeats: Sequence[bool] = ()) -> Tensor:
         """Encode a video.
 
         Args:
             video: ``[B, 3, T, H, W]`` in -1..1, on the host or the device.
+            repeats: For each frame, whether it is like the one before (see :mod:`tuner.engine.repeats`); what
+                only repeats is not encoded again. Empty when nothing is known.
 
         Returns:
             Posterior mode ``[B, 16, t, h, w]`` on the device, not scaled.
         """
-        return torch.cat([self._encode_one(clip[None]) for clip in video])
+        return torch.cat([self._encode_one(clip[None], repeats) for clip in video])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
@@ -87,10 +89,12 @@ class VaeRunner:
         size = self._settings.chunk_size
         return max(1, size * frames_per_latent // 4) if size else 0
 
-    def _encode_one(self, video: Tensor) -> Tensor:
+    def _encode_one(self, video: Tensor, repeats: Sequence[bool]) -> Tensor:
         # A picture steers every step: it is encoded with stock's own arithmetic, whatever the layout.
         layout, total = Windowed(), video.shape[2]
         stages = self._encoder(layout)
+        for stage in stages:
+            repeats = stage.expect(repeats)
         # The first frame makes a latent frame of its own, and so do every four that follow.
         size = self._settings.chunk_size
         inputs = [1, *pieces(total - 1, size)] if size else [total]
