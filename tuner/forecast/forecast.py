@@ -22,6 +22,7 @@ from tuner.forecast.components import fake_components
 from tuner.forecast.ledger import Ledger
 from tuner.forecast.rehearsal import Rehearsal, rehearse
 from tuner.hardware import Card, find_card
+from tuner.meter.events import Stage
 from tuner.meter.measured import TransfersMeasured
 from tuner.models.components import Components
 from tuner.models.registry import ModelInfo, find_model
@@ -46,7 +47,7 @@ class StageForecast:
         transfers: Copies between host and device.
     """
 
-    name: str
+    name: Stage
     seconds: float
     peak_allocated_bytes: int
     transfers: TransfersMeasured
@@ -119,6 +120,7 @@ class Forecaster:
         model: str | Path = "demo",
         gpu: str = "cpu",
         expandable_segments: bool = True,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Forecast:
         """What making ``request`` with ``settings`` will cost. No GPU, no weights and no network are needed.
 
@@ -128,19 +130,31 @@ class Forecaster:
             model: Name or folder.
             gpu: Name of a card in :data:`tuner.hardware.CARDS`.
             expandable_segments: As PyTorch's allocator is configured; ``import tuner`` does so on Linux.
+            should_stop: Asked now and then; True ends it, and nothing half made is remembered.
 
         Raises:
             BadInput: There is no such model or card, they do not suit the request, or the card cannot compute in
                 the precision that is set.
+            Cancelled: ``should_stop`` said so.
         """
         card, info = find_card(gpu), find_model(model)
         key = info, _key_of(request), settings, card.name, expandable_segments
         with self._lock:
             return self._forecasts.get(
-                key, lambda: self._made(card, self.rehearsal(request, settings, info, card), expandable_segments)
+                key,
+                lambda: self._made(
+                    card, self.rehearsal(request, settings, info, card, should_stop), expandable_segments
+                ),
             )
 
-    def rehearsal(self, request: Request, settings: Settings, info: ModelInfo, card: Card) -> Rehearsal:
+    def rehearsal(
+        self,
+        request: Request,
+        settings: Settings,
+        info: ModelInfo,
+        card: Card,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Rehearsal:
         """The engine's run on a fake card of this kind."""
         if request.frames > info.max_frames:
             raise BadInput("frames", request.frames, f"at most {info.max_frames} with this model")
@@ -154,7 +168,9 @@ class Forecaster:
         settings = settings.replace(**changes)
         components = self._models.get((info, precision), partial(fake_components, info, _DTYPES[precision]))
         key = info, precision, _key_of(request), settings, card.is_cpu
-        return self._rehearsals.get(key, partial(rehearse, request, settings, components, card.is_cpu))
+        return self._rehearsals.get(
+            key, partial(rehearse, request, settings, components, card.is_cpu, should_stop)
+        )
 
     def _made(self, card: Card, run: Rehearsal, expandable_segments: bool) -> Forecast:
         allocator: Allocator = (

@@ -23,10 +23,11 @@ class ForecastMeter(Meter):
 
     Args:
         card: Entered by whoever starts the run.
+        should_stop: As the engine's own.
     """
 
-    def __init__(self, card: FakeCard) -> None:
-        super().__init__(torch.device("meta"), memory=card)
+    def __init__(self, card: FakeCard, should_stop: Callable[[], bool] | None = None) -> None:
+        super().__init__(torch.device("meta"), should_stop=should_stop, memory=card)
         self._card = card
         self._segments: dict[Hashable, Segment] = {}
 

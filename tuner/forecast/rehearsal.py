@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,13 @@ class Rehearsal:
     steps: int
 
 
-def rehearse(request: Request, settings: Settings, components: Components, is_cpu: bool = False) -> Rehearsal:
+def rehearse(
+    request: Request,
+    settings: Settings,
+    components: Components,
+    is_cpu: bool = False,
+    should_stop: Callable[[], bool] | None = None,
+) -> Rehearsal:
     """Run the engine on a fake card.
 
     Args:
@@ -44,12 +51,14 @@ def rehearse(request: Request, settings: Settings, components: Components, is_cp
         settings: How to make it.
         components: From :func:`tuner.forecast.components.fake_components`; nothing encoded is kept.
         is_cpu: The card to be is a CPU.
+        should_stop: Asked between blocks, steps and chunks; True ends the rehearsal.
 
     Raises:
         BadInput: The request or the settings do not suit the model.
+        Cancelled: ``should_stop`` said so.
     """
     times = len(make_scheduler(request.scheduler, components.scheduler_config, request.steps).timesteps)
-    meter = ForecastMeter(card := FakeCard(is_cpu))
+    meter = ForecastMeter(card := FakeCard(is_cpu), should_stop)
     components.encodings.clear()
     generate(_short(request), settings, components, meter=meter)
     return Rehearsal(card.entries, meter.measured(), max(1, int(times * request.strength)))
