@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
@@ -11,7 +12,11 @@ import psutil
 import pynvml
 
 from tuner.errors import BadInput
+from tuner.hardware import CARDS, Card
 from tuner.settings import GIB, Settings
+
+_SAME_MEMORY = 0.15
+"""Cards of one name come with half or twice the memory; drivers keep a few per cent of it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,23 @@ def _first_card() -> Machine | None:
     except pynvml.NVMLError:
         return None
     return Machine("cuda", name if isinstance(name, str) else name.decode(), total)
+
+
+def card_of(machine: Machine) -> Card | None:
+    """What :mod:`tuner.hardware` knows of this machine's card; None when it does not know it.
+
+    Args:
+        machine: From :func:`this_machine`; a card's name there is the driver's, such as
+            ``NVIDIA GeForce RTX 4060 Ti`` or ``Tesla V100-SXM2-16GB``.
+    """
+    if machine.device == "cpu":
+        return CARDS["cpu"]
+    words = re.split(r"[\s-]+", re.sub(r"(?<=\d) (?=ti\b)|(?<=rtx) ", "", machine.name.lower()))
+    for card in CARDS.values():
+        named = card.name.split("-")[0] in words
+        if named and card.memory_bytes and abs(machine.memory_bytes / card.memory_bytes - 1) < _SAME_MEMORY:
+            return card
+    return None
 
 
 def check_capacity(settings: Settings, machine: Machine | None = None) -> None:
