@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from tuner.forecast.card import LARGEST_REAL_BYTES, FakeCard, FusedAttention
-from tuner.forecast.host import HostTensor, host_tensor
+from tuner.forecast.host import HostTensor, weight
 from tuner.forecast.trace import Born, Copied, Died, Ran
 
 
@@ -68,7 +68,7 @@ def test_attention_spelled_out_holds_the_scores(card):
     assert card.peak()[0] >= 2 * 256 * 256 * 4
 
 
-@pytest.mark.parametrize("on_host", [torch.ones(4), host_tensor((4,), torch.float32)], ids=["small", "large"])
+@pytest.mark.parametrize("on_host", [torch.ones(4), weight((4,), torch.float32)], ids=["small", "large"])
 def test_host_and_card_do_not_mix(on_host, card):
     on_card = torch.empty(4, device="meta")
     with pytest.raises(RuntimeError, match="host and of the card"):
@@ -77,7 +77,7 @@ def test_host_and_card_do_not_mix(on_host, card):
 
 
 def test_copies_in_both_directions_are_transfers():
-    weights, card = host_tensor((1000,), torch.float32), FakeCard()
+    weights, card = weight((1000,), torch.float32), FakeCard()
     with card.watching():
         there = weights.to("meta")
         back = there.to("cpu")

@@ -45,7 +45,8 @@ def test_the_room_is_the_function_of_the_public_interface():
         *("seconds", "step_seconds", "stages"),
     }
     for stage in forecast.to_json()["stages"]:
-        assert set(stage) == {"name", "seconds", "peak_allocated_bytes", "transfers"}
+        keys = {"name", "seconds", "peak_allocated_bytes", "peak_reserved_bytes", "split", "transfers"}
+        assert set(stage) == keys
 
 
 def test_a_large_clip_is_forecast_in_three_seconds_and_again_at_once():

@@ -18,9 +18,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from tuner.forecast.host import HostTensor
+from tuner.forecast.host import HostTensor, holds_weights, mark_weights
 from tuner.forecast.shapes import Outcome, cost_of, outcome_of, signature
-from tuner.forecast.trace import Born, Copied, Died, Entry, Ran, Recorded, Segment, Waited
+from tuner.forecast.trace import Born, Copied, Died, Entry, Filled, Ran, Recorded, Segment, Waited
 
 LARGEST_REAL_BYTES = 1024**2
 
@@ -117,6 +117,8 @@ class FakeCard(TorchDispatchMode):
         if not any(map(is_fake, inputs)):
             return func(*args, **kwargs)
         target = kwargs["out"] if "out" in kwargs else args[0]
+        if func is _COPY and not on_card(args[1]):
+            self.filled(target, args[1])
         if func is _COPY and on_card(target) != on_card(args[1]):
             self.note(Copied("h2d" if on_card(target) else "d2h", target.nbytes))
         elif _together_on_card(func, inputs):
@@ -147,9 +149,10 @@ class FakeCard(TorchDispatchMode):
                 self.note(Copied("d2h", outcome.bytes))
             return HostTensor(outcome.make())
         made = outcome.make()
+        of_weights = bool(inputs) and all(map(holds_weights, inputs))
         for tensor in made if outcome.several else (made,):
             if isinstance(tensor, Tensor):
-                self._birth(tensor)
+                self._birth(tensor, of_weights)
         self.note(Copied("h2d", outcome.bytes) if copies else outcome.cost)
         return made
 
@@ -163,13 +166,22 @@ class FakeCard(TorchDispatchMode):
             return func(*args, **kwargs)
         return tree_map_only(Tensor, HostTensor, outcome.make())
 
-    def _birth(self, tensor: Tensor) -> None:
+    def filled(self, target: Tensor, source: Tensor) -> None:
+        """``source``, which is on the host, is copied to ``target``: follow where weights go."""
+        if holds_weights(source) and not holds_weights(target):
+            mark_weights(target)
+            if on_card(target):
+                self.note(Filled(self._alive[target.untyped_storage()._cdata].number))
+
+    def _birth(self, tensor: Tensor, of_weights: bool) -> None:
+        if of_weights:
+            mark_weights(tensor)
         storage = tensor.untyped_storage()
         self._born += 1
         watch = _Watch(storage, self._death)
         watch.key, watch.number, watch.bytes = storage._cdata, self._born, storage.nbytes()
         self._alive[watch.key] = watch
-        self.entries.append(Born(watch.number, watch.bytes))
+        self.entries.append(Born(watch.number, watch.bytes, of_weights))
         self.allocated += watch.bytes
         self._peak = max(self._peak, self.allocated)
 
@@ -226,6 +238,7 @@ class FakeQueues:
         """Copy ``source``, which is on the host, beside computing."""
         self._card.note(Waited(after, "copy"))
         self._card.note(Copied("h2d", source.nbytes, "copy"))
+        self._card.filled(target, source)
         self._card.note(Recorded(done, "copy"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 
-from tuner.forecast.host import host_tensor
+from tuner.forecast.host import weight
 from tuner.models.components import Components
 from tuner.models.configs import SCHEDULERS, TEXT_ENCODERS, TOKENS, TRANSFORMERS, VAE
 from tuner.models.files import read_json
@@ -33,7 +33,7 @@ def fake_components(info: ModelInfo, dtype: torch.dtype) -> Components:
     """
     parts = _parts_in(info.path, info) if info.path else _published_parts(info)
     for part in parts:
-        fill_with(part, dtype, host_tensor)
+        fill_with(part, dtype, weight)
     transformer, vae, *texts = (part.module for part in parts)
     tokenizers = [FakeTokenizer(length) for length in _token_lengths(info)]
     modules: list[Any] = [transformer, vae, *texts, *tokenizers]

@@ -19,7 +19,7 @@ from tuner.errors import BadInput
 from tuner.forecast.allocator import Allocator, CachingAllocator, ExactAllocator
 from tuner.forecast.clock import Clock, Efficiency
 from tuner.forecast.components import fake_components
-from tuner.forecast.ledger import Ledger
+from tuner.forecast.ledger import Ledger, Split
 from tuner.forecast.rehearsal import Rehearsal, rehearse
 from tuner.hardware import Card, find_card
 from tuner.meter.events import Stage
@@ -44,12 +44,16 @@ class StageForecast:
         name: As in events.
         seconds: How long it takes.
         peak_allocated_bytes: Highest bytes in live tensors.
+        peak_reserved_bytes: Highest bytes that PyTorch's allocator holds.
+        split: What the allocated bytes are for at their peak.
         transfers: Copies between host and device.
     """
 
     name: Stage
     seconds: float
     peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    split: Split
     transfers: TransfersMeasured
 
 
@@ -189,7 +193,9 @@ class Forecaster:
             seconds=clock.seconds,
             step_seconds=clock.step_seconds,
             stages=[
-                StageForecast(held.stage, timed.seconds, held.allocated, timed.transfers)
+                StageForecast(
+                    held.stage, timed.seconds, held.allocated, held.reserved, held.split, timed.transfers
+                )
                 for held, timed in zip(memory, times, strict=True)
             ],
         )

@@ -43,6 +43,8 @@ class HostTensor(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.copy_.default:
+            if holds_weights(args[1]):
+                mark_weights(args[0])
             return args[0]
         if not kwargs and isinstance(args[0], HostTensor) and not any(map(_is_nested, args[1:])):
             result = func(args[0].form, *args[1:])  # most are views
@@ -53,9 +55,21 @@ class HostTensor(Tensor):
         return tree_map(lambda value: cls(value) if isinstance(value, Tensor) else value, result)
 
 
-def host_tensor(shape: Sequence[int], dtype: torch.dtype) -> HostTensor:
-    """A host tensor without bytes."""
-    return HostTensor(torch.empty(tuple(shape), dtype=dtype, device=_META))
+def weight(shape: Sequence[int], dtype: torch.dtype) -> HostTensor:
+    """A model's weight without bytes; it and what is made of it alone can be told from other tensors."""
+    made = HostTensor(torch.empty(tuple(shape), dtype=dtype, device=_META))
+    mark_weights(made)
+    return made
+
+
+def mark_weights(tensor: Tensor) -> None:
+    """Remember that the storage of ``tensor`` holds weights."""
+    tensor.untyped_storage().holds_weights = True  # type: ignore[attr-defined]
+
+
+def holds_weights(tensor: Tensor) -> bool:
+    """Whether the storage of ``tensor`` holds weights."""
+    return getattr(tensor.untyped_storage(), "holds_weights", False)
 
 
 def _is_nested(value: Any) -> bool:

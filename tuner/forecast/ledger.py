@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypedDict
 
 from tuner.forecast.allocator import Allocator
-from tuner.forecast.trace import Began, Born, Died, Entry, Ran, Repeated, Segment
+from tuner.forecast.trace import Began, Born, Died, Entry, Filled, Ran, Remembered, Repeated, Segment
 from tuner.meter.events import Stage
 
 _WORKSPACE = -1
+
+
+class Split(TypedDict):
+    """Bytes by what they are for; together they are all that is handed out.
+
+    ``features`` are the frames that the VAE's convolutions remember, ``workspace`` is the matrix products'.
+    """
+
+    weights: int
+    activations: int
+    features: int
+    workspace: int
 
 
 @dataclass
@@ -20,11 +33,13 @@ class StageMemory:
         stage: Its name.
         allocated: Bytes handed out at most.
         reserved: Bytes taken from the device at most.
+        split: What they were for when most were handed out.
     """
 
     stage: Stage
     allocated: int
     reserved: int
+    split: Split
 
 
 class Ledger:
@@ -39,8 +54,12 @@ class Ledger:
         self.stages: list[StageMemory] = []
         self._allocator = allocator
         self._workspace_bytes = workspace_bytes
+        self._workspace_held = 0
         self._known: dict[Segment, tuple[int, int, int]] = {}
         self._changes = 0
+        self._sizes: dict[int, int] = {}
+        self._weights: dict[int, int] = {}
+        self._weight_bytes = self._feature_bytes = 0
 
     def replay(self, entries: Iterable[Entry]) -> list[StageMemory]:
         """The peaks of every stage in ``entries``."""
@@ -50,12 +69,15 @@ class Ledger:
                     self._repeat(entry.segment)
                 case Born() | Died() | Ran():
                     self._account(entry)
+                case Filled():
+                    self._count_weights(entry.storage)
+                case Remembered():
+                    self._feature_bytes += entry.bytes
                 case Began():
                     self._allocator.release()
                     self._changes += 1
-                    self.stages.append(
-                        StageMemory(entry.stage, self._allocator.allocated, self._allocator.reserved)
-                    )
+                    held, reserved = self._allocator.allocated, self._allocator.reserved
+                    self.stages.append(StageMemory(entry.stage, held, reserved, self._split(held)))
                 case _:
                     pass
         return self.stages
@@ -64,13 +86,18 @@ class Ledger:
         if isinstance(entry, Born):
             self._changes += 1
             self._allocator.allocate(entry.storage, entry.bytes)
+            self._sizes[entry.storage] = entry.bytes
+            if entry.holds_weights:
+                self._count_weights(entry.storage)
         elif isinstance(entry, Died):
             self._changes += 1
             self._allocator.free(entry.storage)
+            self._sizes.pop(entry.storage, None)
+            self._weight_bytes -= self._weights.pop(entry.storage, 0)
             return
         elif self._workspace_bytes and entry.work == "matmul":
             self._allocator.allocate(_WORKSPACE, self._workspace_bytes)
-            self._workspace_bytes = 0
+            self._workspace_held, self._workspace_bytes = self._workspace_bytes, 0
         self._reach(self._allocator.allocated, self._allocator.reserved)
 
     def _repeat(self, segment: Segment) -> None:
@@ -81,7 +108,7 @@ class Ledger:
             self._reach(allocated, reserved)
             return
         before, held, began = self._changes, allocator.reserved, self.stages
-        self.stages = [StageMemory("load", 0, 0)]
+        self.stages = [StageMemory("load", 0, 0, self._split(0))]
         for entry in segment.entries:
             if isinstance(entry, Born | Died | Ran):
                 self._account(entry)
@@ -94,5 +121,16 @@ class Ledger:
     def _reach(self, allocated: int, reserved: int) -> None:
         if self.stages:
             stage = self.stages[-1]
-            stage.allocated = max(stage.allocated, allocated)
+            if allocated > stage.allocated:
+                stage.allocated, stage.split = allocated, self._split(allocated)
             stage.reserved = max(stage.reserved, reserved)
+
+    def _count_weights(self, storage: int) -> None:
+        self._weights[storage] = self._sizes[storage]
+        self._weight_bytes += self._sizes[storage]
+
+    def _split(self, allocated: int) -> Split:
+        weights, workspace = min(self._weight_bytes, allocated), self._workspace_held
+        features = max(0, min(self._feature_bytes, allocated - weights - workspace))
+        rest = max(0, allocated - weights - workspace - features)
+        return {"weights": weights, "activations": rest, "features": features, "workspace": workspace}

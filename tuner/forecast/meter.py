@@ -10,9 +10,9 @@ import torch
 
 from tuner.forecast.card import FakeCard, FakeQueues, FusedAttention
 from tuner.forecast.shapes import signature
-from tuner.forecast.trace import Began, Counted, Repeated, Segment, Stepped
+from tuner.forecast.trace import Began, Counted, Remembered, Repeated, Segment, Stepped
 from tuner.meter.events import Direction, Stage
-from tuner.meter.meter import Meter
+from tuner.meter.meter import CacheCounter, Meter
 
 _ATTENDS = ("encode text", "denoise")
 """The stages with attention; looking for it at every call costs much of a forecast's time."""
@@ -30,6 +30,7 @@ class ForecastMeter(Meter):
         super().__init__(torch.device("meta"), should_stop=should_stop, memory=card)
         self._card = card
         self._segments: dict[Hashable, Segment] = {}
+        self.caches["features"] = _NotedCounter(card)
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
@@ -65,3 +66,15 @@ class ForecastMeter(Meter):
         else:
             self._card.reach(segment.peak_bytes)
         self._card.note(Repeated(segment))
+
+
+class _NotedCounter(CacheCounter):
+    """Writes down what the features take; their convolutions hold them, so no birth or death tells."""
+
+    def __init__(self, card: FakeCard) -> None:
+        super().__init__()
+        self._card = card
+
+    def hold(self, bytes_: int) -> None:
+        super().hold(bytes_)
+        self._card.note(Remembered(bytes_))

@@ -14,9 +14,28 @@ Lane = Literal["compute", "copy"]
 
 
 class Born(NamedTuple):
-    """A storage was made on the card."""
+    """A storage was made on the card.
+
+    Attributes:
+        storage: Its number.
+        bytes: Its size.
+        holds_weights: Whether it was made from weights alone.
+    """
 
     storage: int
+    bytes: int
+    holds_weights: bool = False
+
+
+class Filled(NamedTuple):
+    """Weights were copied into a storage that had been made empty."""
+
+    storage: int
+
+
+class Remembered(NamedTuple):
+    """The frames that the VAE remembers on the card take ``bytes`` more; fewer, when negative."""
+
     bytes: int
 
 
@@ -99,7 +118,7 @@ class Repeated(NamedTuple):
     segment: Segment
 
 
-Entry = Born | Died | Ran | Copied | Counted | Recorded | Waited | Began | Stepped | Repeated
+Entry = Born | Filled | Remembered | Died | Ran | Copied | Counted | Recorded | Waited | Began | Stepped | Repeated
 
 
 @dataclass(eq=False)

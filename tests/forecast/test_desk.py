@@ -1,0 +1,95 @@
+"""Forecasts from a process of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from tuner.errors import BadInput, Cancelled, TunerError
+from tuner.forecast.clerk import neighbours
+from tuner.forecast.desk import Desk
+from tuner.forecast.forecast import forecast
+from tuner.forecast.questions import Question
+from tuner.request import Request
+from tuner.settings import Settings
+
+SMALL = Question(Request(width=64, height=64, frames=9, steps=4), Settings(), "demo", "cpu")
+LARGE = replace(
+    SMALL, request=Request(width=1024, height=1024, frames=49), model="easyanimate-v5-7b-inp", gpu="a10"
+)
+
+
+@pytest.fixture(scope="module")
+def desk() -> Iterator[Desk]:
+    with Desk() as desk:
+        desk.ask("first", SMALL).result(60)
+        yield desk
+
+
+def process() -> psutil.Process:
+    return next(child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline()))
+
+
+def test_the_answer_is_the_forecast(desk: Desk) -> None:
+    answer = desk.ask("a", SMALL).result(60)
+    assert answer == forecast(SMALL.request, SMALL.settings, model="demo", gpu="cpu").to_json()
+
+
+def test_a_refusal_comes_back_as_itself(desk: Desk) -> None:
+    with pytest.raises(BadInput, match="no bfloat16 arithmetic"):
+        desk.ask("a", replace(SMALL, gpu="t4", settings=Settings(precision="bfloat16"))).result(60)
+
+
+def test_the_newest_question_of_an_asker_stops_the_one_before_and_nobody_elses(desk: Desk) -> None:
+    other = desk.ask("b", replace(SMALL, settings=Settings(chunk_size=2)))
+    older = desk.ask("a", LARGE)
+    other.result(60)
+    time.sleep(0.1)
+    skipped = desk.ask("a", replace(LARGE, settings=Settings(chunk_size=1)))
+    newest = desk.ask("a", SMALL)
+    assert newest.result(60)["gpu"] == "cpu"
+    assert isinstance(older.exception(), Cancelled)
+    with pytest.raises(CancelledError):
+        skipped.result(0)
+    assert not other.cancelled()
+
+
+def test_what_is_likely_asked_next_is_there_already(desk: Desk) -> None:
+    question = replace(SMALL, request=SMALL.request.replace(frames=13), looks_ahead=True)
+    desk.ask("a", question).result(60)
+    time.sleep(4)
+    began = time.perf_counter()
+    desk.ask("a", replace(question, settings=Settings(batch_size=1))).result(60)
+    assert time.perf_counter() - began < 0.25
+
+
+def test_neighbours_differ_in_one_knob() -> None:
+    here = Settings(chunk_size=4)
+    found = list(neighbours(here, clips=1))
+    for settings in found:
+        changed = [name for name in Settings.model_fields if getattr(settings, name) != getattr(here, name)]
+        assert len(changed) == 1
+    assert {settings.chunk_size for settings in found} >= {1, 2, 8, 0}
+    assert list(neighbours(here.replace(engine="stock"), clips=1)) == []
+
+
+def test_a_dead_process_is_one_line_and_the_next_question_gets_another(desk: Desk) -> None:
+    asked = desk.ask("a", LARGE)
+    time.sleep(0.2)
+    os.kill(process().pid, signal.SIGKILL)
+    with pytest.raises(TunerError, match="ended"):
+        asked.result(60)
+    assert desk.ask("a", SMALL).result(60)["fits"]
+
+
+def test_a_closed_desk_answers_nobody() -> None:
+    with Desk() as desk:
+        pass
+    assert desk.ask("a", SMALL).cancelled()
