@@ -78,7 +78,7 @@ def next_smaller(stage: Stage, settings: Settings, request: Request, held_bytes:
         "encode image": (
             _shorter_chunks(settings, request),
             _less_cache(settings, held_bytes, 0.5),
-            {"layout": "interleaved"} if settings.layout == "contiguous" else {},
+            {"layout": "chunked"} if settings.layout == "contiguous" else {},
         ),
         "denoise": (
             _smaller_batches(settings, request),
@@ -89,7 +89,7 @@ def next_smaller(stage: Stage, settings: Settings, request: Request, held_bytes:
         "decode": (
             _shorter_chunks(settings, request),
             _less_cache(settings, held_bytes, 0.5),
-            {"layout": "interleaved"} if settings.layout == "contiguous" else {},
+            {"layout": "chunked"} if settings.layout == "contiguous" else {},
         ),
         "write": ({"workers": 1} if settings.workers > 1 else {},),
     }

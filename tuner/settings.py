@@ -137,15 +137,15 @@ class Settings(Checked):
                 "How the VAE keeps frames while it decodes. contiguous: whole videos as N,C,T,H,W and 3-D "
                 "convolutions. chunked: one block per chunk, frame after frame, the temporal taps folded into one "
                 "2-D convolution, no video-sized tensor on the device. interleaved: the same with channels "
-                "innermost, as the fastest convolutions want them.",
+                "innermost, as tensor cores want them in 16 bits.",
                 "VAE 解码时如何存放帧。contiguous：整段视频按 N,C,T,H,W 存放，用三维卷积。"
                 "chunked：每块一段连续内存，逐帧存放，时间方向的卷积折叠进一个二维卷积，设备上没有整段视频。"
-                "interleaved：同上，但通道在最内层，最快的卷积正需要这样。",
+                "interleaved：同上，但通道在最内层，适合张量核心的 16 位计算。",
             ),
             choices=get_args(Layout),
             advanced=False,
         ),
-    ] = "interleaved"
+    ] = "chunked"
     token_chunk: Annotated[
         int,
         Knob(

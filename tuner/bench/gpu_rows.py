@@ -33,6 +33,7 @@ DENOISE = {
 }
 DECODE = {
     RESIDENT: Settings(),
+    "tuned, interleaved": Settings(layout="interleaved"),
     "tuned, spilled": Settings(cache_capacity=0.0),
     SMALLEST: Settings(cache_capacity=0.0, chunk_size=1),
 }
@@ -41,7 +42,7 @@ EQUALITY = {
     "default": Settings(),
     "small chunks": _SMALL_CHUNKS,
     "contiguous": Settings(layout="contiguous", token_chunk=0),
-    "chunked": Settings(layout="chunked", chunk_size=2),
+    "interleaved": Settings(layout="interleaved", chunk_size=2),
 }
 _TIMED_CALLS = 3
 _CAUTIOUS_EFFICIENCY = 0.2

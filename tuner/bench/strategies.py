@@ -184,7 +184,7 @@ def strategies(components: Components) -> dict[str, Settings]:
         "cached": Settings(chunk_size=4, layout="contiguous", cache_capacity=_EVERYTHING),
         COMBINED: Settings(
             chunk_size=1,
-            layout="interleaved",
+            layout="chunked",
             cache_capacity=min(_EVERYTHING, _OF_BLOCKS * blocks / GIB),
             batch_size=1,
         ),

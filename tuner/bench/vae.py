@@ -24,7 +24,7 @@ _DEFAULT = "tuned, resident"
 TUNED = {
     _DEFAULT: Settings(cache_capacity=_EVERYTHING),
     "tuned, resident, contiguous": Settings(cache_capacity=_EVERYTHING, layout="contiguous"),
-    "tuned, resident, chunked": Settings(cache_capacity=_EVERYTHING, layout="chunked"),
+    "tuned, resident, interleaved": Settings(cache_capacity=_EVERYTHING, layout="interleaved"),
     "tuned, spilled": Settings(cache_capacity=0.0),
     "tuned, smallest": Settings(cache_capacity=0.0, chunk_size=1),
 }
