@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tuner.engine.generate import Result, generate
     from tuner.errors import BadInput, Cancelled, OutOfMemory, TunerError
+    from tuner.forecast.forecast import Forecast, forecast
     from tuner.models.load import load_model
     from tuner.presets import load_preset, save_preset
     from tuner.request import Request
@@ -33,11 +34,13 @@ __version__ = "0.1.0"
 __all__ = [
     "BadInput",
     "Cancelled",
+    "Forecast",
     "OutOfMemory",
     "Request",
     "Result",
     "Settings",
     "TunerError",
+    "forecast",
     "generate",
     "load_model",
     "load_preset",
@@ -47,11 +50,13 @@ __all__ = [
 _HOMES = {
     "BadInput": "tuner.errors",
     "Cancelled": "tuner.errors",
+    "Forecast": "tuner.forecast.forecast",
     "OutOfMemory": "tuner.errors",
     "Request": "tuner.request",
     "Result": "tuner.engine.generate",
     "Settings": "tuner.settings",
     "TunerError": "tuner.errors",
+    "forecast": "tuner.forecast.forecast",
     "generate": "tuner.engine.generate",
     "load_model": "tuner.models.load",
     "load_preset": "tuner.presets",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from tuner.errors import BadInput
@@ -56,6 +56,19 @@ class Card:
     def is_cpu(self) -> bool:
         """Whether host and device are the same memory."""
         return self.memory_bytes is None
+
+    def with_memory(self, memory_bytes: int | None) -> Card:
+        """The same card with another amount of memory; None leaves it.
+
+        Raises:
+            BadInput: That would not even hold the CUDA context, or the card has no memory of its own.
+        """
+        if memory_bytes is None:
+            return self
+        if self.is_cpu or memory_bytes <= self.context_bytes:
+            least = f"more than {self.context_bytes / GIB:.2f} GiB, on a card with memory of its own"
+            raise BadInput("memory", f"{memory_bytes / GIB:g} GiB", least)
+        return replace(self, memory_bytes=memory_bytes)
 
     @property
     def best_precision(self) -> str:

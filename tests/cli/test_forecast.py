@@ -30,6 +30,19 @@ def test_a_person_reads_a_table(capsys):
     assert "128x128, 5 frames, 4 steps" in text and "decode" in text and "fits" in text
 
 
+@pytest.mark.parametrize("fit", [("--fit", "6"), ("--fit",)])
+def test_settings_that_fit_are_looked_for(fit, capsys):
+    assert tuner("--model", CLIP[1], "--frames", "5", "--steps", "3", *fit, "--json", "--gpu", "rtx3060-12gb") == 0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer["fits"] and answer["settings"]["engine"] == "tuned"
+
+
+def test_a_timeline_is_written(tmp_path, capsys):
+    assert tuner("--frames", "5", "--steps", "3", "--timeline", str(tmp_path / "run")) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.csv", "run.html"]
+    assert str(tmp_path / "run.csv") in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -38,6 +51,8 @@ def test_a_person_reads_a_table(capsys):
         (("--width", "100"), "width: 100"),
         (("--gpu", "t4", "--set", "precision=bfloat16"), "float16"),
         (("--engine", "fast"), "tuned"),
+        (("--fit", "much"), "a number of GiB"),
+        (("--fit", "0"), "a number of GiB"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys):

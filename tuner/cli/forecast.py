@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from tuner.cli.models import ModelsDir
 from tuner.cli.options import with_request_options
 from tuner.cli.presets import find_preset
 from tuner.errors import BadInput
-from tuner.hardware import CARDS, find_card
-from tuner.models.registry import ModelInfo, find_model
+from tuner.hardware import CARDS, Card, find_card
+from tuner.models.registry import ModelInfo, find_model, list_models
 from tuner.presets import Preset
 from tuner.request import Request
 from tuner.settings import GIB, KNOBS, Settings, parse_knob
@@ -23,8 +27,21 @@ if TYPE_CHECKING:
     from tuner.forecast.forecast import Forecast
 
 _LARGE_PARAMETERS = 10**9
+_OF_THE_CARD = "card"
 
-forecasts = typer.Typer(help="What a clip would cost on a card that need not be here.")
+
+class _Group(TyperGroup):
+    """Lets ``--fit`` stand without a value: typer has no such options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        filled: list[str] = []
+        for place, argument in enumerate(args):
+            following = args[place + 1] if place + 1 < len(args) else "-"
+            filled += [argument, _OF_THE_CARD] if argument == "--fit" and following.startswith("-") else [argument]
+        return super().parse_args(ctx, filled)
+
+
+forecasts = typer.Typer(cls=_Group, help="What a clip would cost on a card that need not be here.")
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,11 @@ class _Question:
     request: Request
     settings: Settings
     gpu: str
+
+    @property
+    def model_name(self) -> str:
+        """What finds the model again."""
+        return str(self.model.path or self.model.name)
 
 
 @forecasts.callback(invoke_without_command=True)
@@ -63,6 +85,18 @@ def forecast(
             help="As in PYTORCH_ALLOC_CONF; tuner turns them on on Linux.",
         ),
     ] = True,
+    fit: Annotated[
+        str,
+        typer.Option(
+            "--fit",
+            metavar="[GIB]",
+            help="Look for the fastest lossless settings that fit the card, or so much memory altogether.",
+        ),
+    ] = "",
+    timeline: Annotated[
+        Path | None,
+        typer.Option("--timeline", metavar="FILE", help="Write memory over time: FILE.csv and FILE.html."),
+    ] = None,
     models_dir: ModelsDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
 ) -> None:
@@ -74,14 +108,71 @@ def forecast(
 
     from tuner.forecast.forecast import shared_forecaster
 
-    answer = shared_forecaster().forecast(
+    forecaster, model, gpu = shared_forecaster(), question.model_name, question.gpu
+    memory_bytes = None
+    if fit:
+        from tuner.forecast.fit import fastest_that_fits
+
+        memory_bytes = None if fit == _OF_THE_CARD else _memory(fit)
+        found = fastest_that_fits(
+            question.request,
+            model=model,
+            gpu=gpu,
+            memory_bytes=memory_bytes,
+            start=question.settings,
+            forecaster=forecaster,
+        )
+        question = replace(question, settings=found.settings)
+    answer = forecaster.forecast(
         question.request,
         question.settings,
-        model=question.model.name if question.model.path is None else question.model.path,
-        gpu=question.gpu,
+        model=model,
+        gpu=gpu,
+        memory_bytes=memory_bytes,
         expandable_segments=expandable_segments,
     )
-    print(json.dumps(answer.to_json()) if as_json else _as_text(question, answer))
+    if timeline:
+        from tuner.forecast.timeline import write_timeline
+
+        moments = forecaster.timeline(
+            question.request, question.settings, model=model, gpu=gpu, expandable_segments=expandable_segments
+        )
+        limit = find_card(question.gpu).usable_bytes
+        for file in write_timeline(timeline, moments, _headline(question), limit):
+            print(file, file=sys.stderr)
+    settings = question.settings.model_dump(mode="json")
+    if as_json:
+        print(json.dumps({**answer.to_json(), **({"settings": settings} if fit else {})}))
+    else:
+        if fit:
+            print("\n".join(f"{name} = {value}" for name, value in settings.items()))
+        print(_as_text(question, answer, find_card(question.gpu).with_memory(memory_bytes)))
+
+
+@forecasts.command()
+def table(
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="M", help="May be repeated; every published model by default.")
+    ] = None,
+) -> None:
+    """What fits on cards of 8 to 80 GB, and in how many minutes: stock / tuned, from a start image."""
+    from tuner.forecast.forecast import Forecaster
+    from tuner.forecast.table import cells, markdown
+
+    forecaster = Forecaster()
+    for name in model or [info.name for info in list_models() if info.download]:
+        print(markdown(find_model(name).name, cells(name, forecaster)), end="\n\n", flush=True)
+
+
+def _memory(text: str) -> int:
+    """Bytes of a number of GiB."""
+    try:
+        gib = float(text)
+    except ValueError:
+        gib = math.nan
+    if not 0 < gib < math.inf:
+        raise BadInput("--fit", text, "a number of GiB above 0")
+    return int(gib * GIB)
 
 
 def _question(model: str, preset: str, knobs: Sequence[str], flags: Mapping[str, Any], gpu: str) -> _Question:
@@ -102,11 +193,17 @@ def _question(model: str, preset: str, knobs: Sequence[str], flags: Mapping[str,
     return _Question(info, request, settings, find_card(card).name)
 
 
-def _as_text(question: _Question, answer: Forecast) -> str:
-    card, request = find_card(question.gpu), question.request
-    lines = [
+def _headline(question: _Question) -> str:
+    request = question.request
+    return (
         f"{question.model.name}, {request.width}x{request.height}, {request.frames} frames, {request.steps} steps "
-        f"on {card.title} (a forecast; nothing was run)",
+        f"on {find_card(question.gpu).title} (a forecast; nothing was run)"
+    )
+
+
+def _as_text(question: _Question, answer: Forecast, card: Card) -> str:
+    lines = [
+        _headline(question),
         f"{'stage':14}{'peak GiB':>10}{'seconds':>10}{'to card GiB':>14}{'to host GiB':>14}",
     ]
     for stage in answer.stages:

@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from tuner.forecast.host import HostTensor, holds_weights, mark_weights
-from tuner.forecast.shapes import Outcome, cost_of, outcome_of, signature
-from tuner.forecast.trace import Born, Copied, Died, Entry, Filled, Ran, Recorded, Segment, Waited
+from tuner.forecast.shapes import Shapes, outcome_of
+from tuner.forecast.trace import Born, Copied, Died, Entry, Filled, Recorded, Segment, Waited
 
 LARGEST_REAL_BYTES = 1024**2
 
@@ -34,6 +34,7 @@ class FakeCard(TorchDispatchMode):
 
     Args:
         is_cpu: The card to be is a CPU, which has another attention kernel.
+        shapes: What other cards have worked out; by default nothing.
 
     Attributes:
         entries: The trace.
@@ -41,7 +42,7 @@ class FakeCard(TorchDispatchMode):
         events: How many events its queues have made.
     """
 
-    def __init__(self, is_cpu: bool = False) -> None:
+    def __init__(self, is_cpu: bool = False, shapes: Shapes | None = None) -> None:
         super().__init__()
         self.is_cpu = is_cpu
         self.entries: list[Entry] = []
@@ -50,8 +51,7 @@ class FakeCard(TorchDispatchMode):
         self._born = 0
         self._alive: dict[int, _Watch] = {}
         self._kinds: dict[Any, _Kind] = {}
-        self._outcomes: dict[Any, Outcome] = {}
-        self._writes: dict[Any, Ran] = {}
+        self._shapes = shapes or Shapes()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -122,11 +122,7 @@ class FakeCard(TorchDispatchMode):
         if func is _COPY and on_card(target) != on_card(args[1]):
             self.note(Copied("h2d" if on_card(target) else "d2h", target.nbytes))
         elif _together_on_card(func, inputs):
-            key = func, signature(args)
-            cost = self._writes.get(key)
-            if cost is None:
-                cost = self._writes[key] = cost_of(func, args, kwargs, target, inputs)
-            self.note(cost)
+            self.note(self._shapes.write(func, args, kwargs, target, inputs))
         return target
 
     def _make(self, func: Any, args: Any, kwargs: dict[str, Any], inputs: list[Tensor]) -> Any:
@@ -137,10 +133,7 @@ class FakeCard(TorchDispatchMode):
         to_card = _together_on_card(func, inputs) if device is None else device.type == "meta"
         if not to_card and not any(map(on_card, inputs)):
             return self._make_on_host(func, args, kwargs, inputs)
-        key = func, signature(args), tuple((name, signature(value)) for name, value in kwargs.items())
-        outcome = self._outcomes.get(key)
-        if outcome is None:
-            outcome = self._outcomes[key] = outcome_of(func, args, kwargs)
+        outcome = self._shapes.outcome(func, args, kwargs)
         if outcome.alias:
             return func(*args, **kwargs)
         copies = func is _TO_COPY and on_card(inputs[0]) != to_card

@@ -91,32 +91,36 @@ class Clock:
     def run(self, entries: Iterable[Entry]) -> list[StageTime]:
         """Seconds and transfers of every stage in ``entries``."""
         for entry in entries:
-            match entry:
-                case Ran():
-                    self._now["compute"] += self._seconds_of(entry)
-                case Repeated():
-                    self._now["compute"] += self._seconds_of_segment(entry.segment)
-                case Copied():
-                    self._now[entry.lane] += self._seconds_of_copy(entry)
-                case Recorded():
-                    self._events[entry.event] = self._now[entry.lane]
-                case Waited():
-                    self._now[entry.lane] = max(self._now[entry.lane], self._events.get(entry.event, 0.0))
-                case Counted():
-                    _count(self._step_transfers, entry.direction, 1, entry.bytes)
-                    if self.stages:
-                        _count(self.stages[-1].transfers, entry.direction, 1, entry.bytes)
-                case Began():
-                    self._end_stage()
-                    self.stages.append(StageTime(entry.stage, 0.0, _no_transfers()))
-                    self._stage_began = self._step_began = self._now["compute"]
-                    self._step_transfers = _no_transfers()
-                case Stepped():
-                    self._end_step(entry.step, entry.of)
-                case _:
-                    pass
+            self.take(entry)
         self._end_stage()
         return self.stages
+
+    def take(self, entry: Entry) -> None:
+        """Let one more thing happen."""
+        match entry:
+            case Ran():
+                self._now["compute"] += self._seconds_of(entry)
+            case Repeated():
+                self._now["compute"] += self._seconds_of_segment(entry.segment)
+            case Copied():
+                self._now[entry.lane] += self._seconds_of_copy(entry)
+            case Recorded():
+                self._events[entry.event] = self._now[entry.lane]
+            case Waited():
+                self._now[entry.lane] = max(self._now[entry.lane], self._events.get(entry.event, 0.0))
+            case Counted():
+                _count(self._step_transfers, entry.direction, 1, entry.bytes)
+                if self.stages:
+                    _count(self.stages[-1].transfers, entry.direction, 1, entry.bytes)
+            case Began():
+                self._end_stage()
+                self.stages.append(StageTime(entry.stage, 0.0, _no_transfers()))
+                self._stage_began = self._step_began = self._now["compute"]
+                self._step_transfers = _no_transfers()
+            case Stepped():
+                self._end_step(entry.step, entry.of)
+            case _:
+                pass
 
     def _end_stage(self) -> None:
         if not self.stages:

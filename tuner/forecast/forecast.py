@@ -21,6 +21,8 @@ from tuner.forecast.clock import Clock, Efficiency
 from tuner.forecast.components import fake_components
 from tuner.forecast.ledger import Ledger, Split
 from tuner.forecast.rehearsal import Rehearsal, rehearse
+from tuner.forecast.shapes import Shapes
+from tuner.forecast.timeline import Moment, moments
 from tuner.hardware import Card, find_card
 from tuner.meter.events import Stage
 from tuner.meter.measured import TransfersMeasured
@@ -70,6 +72,8 @@ class Forecast:
         seconds: The whole run, without loading the model and without writing the clip.
         step_seconds: Of every denoising step.
         stages: Encode text, encode image, denoise, decode.
+        short_bytes: What the card has too little; 0 when it fits.
+        cache_bytes: Highest bytes that each cache level holds.
     """
 
     gpu: str
@@ -80,10 +84,14 @@ class Forecast:
     seconds: float
     step_seconds: list[float]
     stages: list[StageForecast]
+    short_bytes: int
+    cache_bytes: dict[str, int]
 
     def to_json(self) -> dict[str, Any]:
         """As ``tuner forecast --json`` prints it."""
-        return asdict(self)
+        values = asdict(self)
+        del values["short_bytes"], values["cache_bytes"]
+        return values
 
 
 class _Recent(Generic[T]):
@@ -114,6 +122,7 @@ class Forecaster:
         self._models: _Recent[Components] = _Recent(_KEPT_MODELS)
         self._rehearsals: _Recent[Rehearsal] = _Recent(_KEPT_REHEARSALS)
         self._forecasts: _Recent[Forecast] = _Recent(_KEPT_FORECASTS)
+        self._shapes = Shapes()
         self._lock = threading.Lock()
 
     def forecast(
@@ -123,6 +132,7 @@ class Forecaster:
         *,
         model: str | Path = "demo",
         gpu: str = "cpu",
+        memory_bytes: int | None = None,
         expandable_segments: bool = True,
         should_stop: Callable[[], bool] | None = None,
     ) -> Forecast:
@@ -133,6 +143,7 @@ class Forecaster:
             settings: The knobs.
             model: Name or folder.
             gpu: Name of a card in :data:`tuner.hardware.CARDS`.
+            memory_bytes: As if the card had this much memory altogether; None takes what it has.
             expandable_segments: As PyTorch's allocator is configured; ``import tuner`` does so on Linux.
             should_stop: Asked now and then; True ends it, and nothing half made is remembered.
 
@@ -141,8 +152,8 @@ class Forecaster:
                 the precision that is set.
             Cancelled: ``should_stop`` said so.
         """
-        card, info = find_card(gpu), find_model(model)
-        key = info, _key_of(request), settings, card.name, expandable_segments
+        card, info = find_card(gpu).with_memory(memory_bytes), find_model(model)
+        key = info, _key_of(request), settings, card.name, memory_bytes, expandable_segments
         with self._lock:
             return self._forecasts.get(
                 key,
@@ -150,6 +161,26 @@ class Forecaster:
                     card, self.rehearsal(request, settings, info, card, should_stop), expandable_segments
                 ),
             )
+
+    def timeline(
+        self,
+        request: Request,
+        settings: Settings,
+        *,
+        model: str | Path = "demo",
+        gpu: str = "cpu",
+        expandable_segments: bool = True,
+    ) -> list[Moment]:
+        """The card's memory over the run, moment by moment; as :meth:`forecast` otherwise."""
+        card, info = find_card(gpu), find_model(model)
+        with self._lock:
+            run = self.rehearsal(request, settings, info, card)
+        return moments(
+            run.entries,
+            Ledger(allocator := _allocator(card, expandable_segments), card.workspace_bytes),
+            Clock(card, self._efficiency, run.steps),
+            allocator,
+        )
 
     def rehearsal(
         self,
@@ -172,21 +203,19 @@ class Forecaster:
         settings = settings.replace(**changes)
         components = self._models.get((info, precision), partial(fake_components, info, _DTYPES[precision]))
         key = info, precision, _key_of(request), settings, card.is_cpu
-        return self._rehearsals.get(
-            key, partial(rehearse, request, settings, components, card.is_cpu, should_stop)
-        )
+        make = partial(rehearse, request, settings, components, card.is_cpu, should_stop, self._shapes)
+        return self._rehearsals.get(key, make)
 
     def _made(self, card: Card, run: Rehearsal, expandable_segments: bool) -> Forecast:
-        allocator: Allocator = (
-            ExactAllocator() if card.is_cpu else CachingAllocator(card.usable_bytes, expandable_segments)
-        )
+        allocator = _allocator(card, expandable_segments)
         memory = Ledger(allocator, card.workspace_bytes).replay(run.entries)
         clock = Clock(card, self._efficiency, run.steps)
         times = clock.run(run.entries)
         allocated, reserved = max(stage.allocated for stage in memory), max(stage.reserved for stage in memory)
+        short = max(0, allocated - psutil.virtual_memory().total) if card.is_cpu else allocator.short
         return Forecast(
             gpu=card.name,
-            fits=allocated <= psutil.virtual_memory().total if card.is_cpu else not allocator.short,
+            fits=not short,
             peak_allocated_bytes=allocated,
             peak_reserved_bytes=reserved,
             fragmentation=(reserved - allocated) / reserved if reserved else 0.0,
@@ -198,7 +227,13 @@ class Forecaster:
                 )
                 for held, timed in zip(memory, times, strict=True)
             ],
+            short_bytes=short,
+            cache_bytes={level: used["peak_bytes"] for level, used in run.measured["cache"].items()},
         )
+
+
+def _allocator(card: Card, expandable_segments: bool) -> Allocator:
+    return ExactAllocator() if card.is_cpu else CachingAllocator(card.usable_bytes, expandable_segments)
 
 
 @cache

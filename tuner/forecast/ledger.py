@@ -64,23 +64,27 @@ class Ledger:
     def replay(self, entries: Iterable[Entry]) -> list[StageMemory]:
         """The peaks of every stage in ``entries``."""
         for entry in entries:
-            match entry:
-                case Repeated():
-                    self._repeat(entry.segment)
-                case Born() | Died() | Ran():
-                    self._account(entry)
-                case Filled():
-                    self._count_weights(entry.storage)
-                case Remembered():
-                    self._feature_bytes += entry.bytes
-                case Began():
-                    self._allocator.release()
-                    self._changes += 1
-                    held, reserved = self._allocator.allocated, self._allocator.reserved
-                    self.stages.append(StageMemory(entry.stage, held, reserved, self._split(held)))
-                case _:
-                    pass
+            self.take(entry)
         return self.stages
+
+    def take(self, entry: Entry) -> None:
+        """Let one more thing happen."""
+        match entry:
+            case Repeated():
+                self._repeat(entry.segment)
+            case Born() | Died() | Ran():
+                self._account(entry)
+            case Filled():
+                self._count_weights(entry.storage)
+            case Remembered():
+                self._feature_bytes += entry.bytes
+            case Began():
+                self._allocator.release()
+                self._changes += 1
+                held, reserved = self._allocator.allocated, self._allocator.reserved
+                self.stages.append(StageMemory(entry.stage, held, reserved, self._split(held)))
+            case _:
+                pass
 
     def _account(self, entry: Born | Died | Ran) -> None:
         if isinstance(entry, Born):

@@ -51,6 +51,30 @@ class Outcome(NamedTuple):
         return tuple(made) if self.several else made[0]
 
 
+class Shapes:
+    """Remembers what operations give and cost."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[Any, Outcome] = {}
+        self._writes: dict[Any, Ran] = {}
+
+    def outcome(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Outcome:
+        """What a call gives that makes new tensors."""
+        key = func, signature(args), tuple((name, signature(value)) for name, value in kwargs.items())
+        outcome = self._outcomes.get(key)
+        if outcome is None:
+            outcome = self._outcomes[key] = outcome_of(func, args, kwargs)
+        return outcome
+
+    def write(self, func: Any, args: Any, kwargs: dict[str, Any], target: Any, inputs: list[Tensor]) -> Ran:
+        """What a call costs that writes to ``target``."""
+        key = func, signature(args)
+        cost = self._writes.get(key)
+        if cost is None:
+            cost = self._writes[key] = cost_of(func, args, kwargs, target, inputs)
+        return cost
+
+
 def signature(value: Any) -> Any:
     """A hashable stand-in for an argument, equal for arguments that give results of the same form."""
     if isinstance(value, Tensor):
