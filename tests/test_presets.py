@@ -93,13 +93,7 @@ def test_a_preset_remembers_what_was_measured_and_says_it_in_gib(tmp_path: Path)
 
 def test_every_shipped_preset_is_read_and_says_whether_it_was_measured() -> None:
     files = presets.shipped_presets()
-    assert [file.stem for file in files] == [
-        "demo-cpu",
-        "easyanimate-v5-7b-12gb",
-        "easyanimate-v5-7b-16gb",
-        "easyanimate-v5-7b-24gb-a10",
-        "easyanimate-v5-7b-8gb",
-    ]
+    assert files[0].stem == "demo-cpu" and len(files) == 29  # the others: tests/forecast/test_shipped.py
     for file in files:
         preset = read_preset(file)
         assert preset.name and preset.model and preset.request.steps

@@ -19,7 +19,7 @@ from tuner.cli.presets import find_preset
 from tuner.errors import BadInput
 from tuner.hardware import CARDS, Card, find_card
 from tuner.models.registry import ModelInfo, find_model, list_models
-from tuner.presets import Preset
+from tuner.presets import SHIPPED, Preset
 from tuner.request import Request
 from tuner.settings import GIB, KNOBS, Settings, parse_knob
 
@@ -162,6 +162,18 @@ def table(
     forecaster = Forecaster()
     for name in model or [info.name for info in list_models() if info.download]:
         print(markdown(find_model(name).name, cells(name, forecaster)), end="\n\n", flush=True)
+
+
+@forecasts.command()
+def presets(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.")] = SHIPPED,
+) -> None:
+    """Make the presets that come with the project anew: every published size on 8, 12, 16 and 24 GB."""
+    from tuner.forecast.forecast import Forecaster
+    from tuner.forecast.shipped import write_presets
+
+    for file in write_presets(out, Forecaster()):
+        print(file, flush=True)
 
 
 def _memory(text: str) -> int:

@@ -117,7 +117,7 @@ def fastest_that_fits(
         model: Name or folder.
         gpu: The card whose speed counts.
         memory_bytes: Memory to fit, the CUDA context included; the card's own by default. A twentieth stays free.
-        start: Knobs that the search leaves alone: precision, attention, workers, text projection.
+        start: All knobs but ``chunk_size``, ``batch_size`` and ``cache_capacity`` stay as they are in it.
         forecaster: Asked; by default a new one.
 
     Raises:
@@ -126,7 +126,7 @@ def fastest_that_fits(
     total = memory_bytes or find_card(gpu).memory_bytes
     if total is None:
         raise BadInput("gpu", gpu, "a card with memory of its own, or a memory to fit")
-    start = (start or Settings()).replace(engine="tuned", layout="interleaved", prefetch=1)
+    start = (start or Settings()).replace(engine="tuned")
     search = _Search(forecaster or Forecaster(), request, start, model, gpu, total)
     found: list[Fit] = []
     capacity = min(_rounded_down(search.usable / GIB / 2), search.most)
