@@ -119,6 +119,16 @@ class Recorder:
             self.record = replace(self.record, status=status)
             self._store.update(self.record)
 
+    def foresee(self, forecast: dict[str, Any]) -> None:
+        """Write down what the run was forecast to cost, as ``tuner forecast --json`` prints it.
+
+        Raises:
+            TunerError: The database cannot be written.
+        """
+        with self._lock:
+            self.record = replace(self.record, forecast=forecast)
+            self._store.update(self.record)
+
     def tell(self, event: dict[str, Any]) -> None:
         """Write down one event, as :func:`tuner.meter.events.to_json` gives it; the last one ends the run.
 

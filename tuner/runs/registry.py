@@ -6,12 +6,15 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from tuner.errors import BadInput, TunerError
-from tuner.machine import check_capacity
+from tuner.forecast.desk import Desk
+from tuner.forecast.questions import Answer, Question
+from tuner.machine import card_of, check_capacity, this_machine
 from tuner.models.registry import find_model
 from tuner.request import Request
 from tuner.runs.process import WorkerProcess
@@ -34,13 +37,15 @@ class Registry:
 
     Args:
         data_dir: Where runs are kept; None takes TUNER_HOME or this user's data directory.
+        desk: Asked for each run's forecast, which is kept beside what is measured; None keeps none.
 
     Raises:
         BadInput: The data directory cannot be used.
     """
 
-    def __init__(self, data_dir: str | Path | None = None) -> None:
+    def __init__(self, data_dir: str | Path | None = None, desk: Desk | None = None) -> None:
         self.store = Store(data_dir)
+        self._desk = desk
         self._changed = threading.Condition()
         self._here: dict[str, Recorder] = {}
         self._waiting: deque[str] = deque()
@@ -81,7 +86,9 @@ class Registry:
         """
         find_model(model).folder()
         check_capacity(settings)
-        return self._queue(Recorder(self.store, model, request, settings, preset))
+        recorder = Recorder(self.store, model, request, settings, preset)
+        self._foresee(recorder)
+        return self._queue(recorder)
 
     def retry(self, run_id: str, changes: Mapping[str, Any] | None = None) -> str:
         """Ask for the clip of a run that ended early, from the latents it reached where it kept some.
@@ -105,6 +112,24 @@ class Registry:
         find_model(again.model).folder()
         parts = again.model, again.request, again.settings, again.preset
         return self._queue(Recorder(self.store, *parts, resumes=again.folder))
+
+    def _foresee(self, recorder: Recorder) -> None:
+        """Ask what the run will cost on this machine; its record learns it when it is known."""
+        card = card_of(this_machine())
+        if self._desk is None or card is None:
+            return
+        record = recorder.record
+        question = Question(recorder.request, Settings(**record.settings), record.model, card.name)
+
+        def keep(answer: Future[Answer]) -> None:
+            if answer.cancelled() or answer.exception() is not None:
+                return  # a run can do without
+            try:
+                recorder.foresee(answer.result())
+            except TunerError as error:
+                _log.warning("%s", error)
+
+        self._desk.ask(f"run {record.id}", question).add_done_callback(keep)
 
     def _queue(self, recorder: Recorder) -> str:
         run_id = recorder.record.id

@@ -22,7 +22,7 @@ from platformdirs import user_data_path
 from tuner.errors import BadInput, TunerError
 from tuner.request import FILES
 
-SCHEMA = 1
+SCHEMA = 2
 
 ACTIVE = ("queued", "running", "cancelling")
 
@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS runs (
     request TEXT NOT NULL,
     settings TEXT NOT NULL,
     measured TEXT,
+    forecast TEXT,
     video TEXT,
     message TEXT NOT NULL,
     owner_pid INTEGER NOT NULL,
@@ -59,6 +60,7 @@ class RunRecord:
         request: The request as JSON; pictures and source clip are paths of copies in the run's folder.
         settings: The knobs as JSON.
         measured: As in the JSON of ``tuner run``, once it is done.
+        forecast: What it was forecast to cost on this machine, once that is known; as in the same JSON.
         video: The mp4 of the first clip, once it is written.
         message: One line on why it ended early.
         preset: Name of the preset it started from.
@@ -76,6 +78,7 @@ class RunRecord:
     message: str = ""
     preset: str = ""
     queue_position: int = 0
+    forecast: dict[str, Any] | None = None
 
     @property
     def active(self) -> bool:
@@ -154,7 +157,17 @@ class Store:
             self._database.close()
             allowed = f"a database of version {SCHEMA}; this one is from a newer EasyAnimate Tuner"
             raise BadInput("data directory", self._file, allowed)
+        elif version[0] < SCHEMA:
+            self._upgrade()
         self._end_orphans()
+
+    def _upgrade(self) -> None:
+        """What version 1 did not have; another process may have done it meanwhile."""
+        self._database.execute("BEGIN IMMEDIATE")
+        if "forecast" not in [column[1] for column in self._database.execute("PRAGMA table_info(runs)")]:
+            self._database.execute("ALTER TABLE runs ADD COLUMN forecast TEXT")
+        self._database.execute("UPDATE schema SET version = ?", (SCHEMA,))
+        self._database.execute("COMMIT")
 
     def _end_orphans(self) -> None:
         """Runs whose owner is gone without a word have crashed."""
@@ -182,21 +195,22 @@ class Store:
         row = (*_row(record, self.folder(record.id)), os.getpid(), _started(os.getpid()))
         with writing(self._file), self._lock:
             self._database.execute(
-                "INSERT INTO runs (status, measured, video, message, id, created, model, preset, request,"
-                " settings, owner_pid, owner_started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO runs (status, measured, forecast, video, message, id, created, model, preset, request,"
+                " settings, owner_pid, owner_started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
 
     def update(self, record: RunRecord) -> None:
-        """Write down what changed in a run: status, measured, video, message.
+        """Write down what changed in a run: status, measured, forecast, video, message.
 
         Raises:
             TunerError: The database cannot be written.
         """
-        changed = _row(record, self.folder(record.id))[:5]
+        changed = _row(record, self.folder(record.id))[:6]
         with writing(self._file), self._lock:
             self._database.execute(
-                "UPDATE runs SET status = ?, measured = ?, video = ?, message = ? WHERE id = ?", changed
+                "UPDATE runs SET status = ?, measured = ?, forecast = ?, video = ?, message = ? WHERE id = ?",
+                changed,
             )
 
     def get(self, run_id: str) -> RunRecord | None:
@@ -219,7 +233,7 @@ class Store:
             self._database.close()
 
     def _select(self, clause: str, *values: object) -> list[RunRecord]:
-        columns = "id, created, status, model, request, settings, measured, video, message, preset"
+        columns = "id, created, status, model, request, settings, measured, video, message, preset, forecast"
         with self._lock:
             try:
                 rows = self._database.execute(f"SELECT {columns} FROM runs {clause}", values).fetchall()
@@ -228,7 +242,7 @@ class Store:
         return [self._record(row) for row in rows]
 
     def _record(self, row: tuple[Any, ...]) -> RunRecord:
-        run_id, created, status, model, request, settings, measured, video, message, preset = row
+        run_id, created, status, model, request, settings, measured, video, message, preset, forecast = row
         folder = self.folder(run_id)
         return RunRecord(
             id=run_id,
@@ -241,6 +255,7 @@ class Store:
             video=folder / video if video else None,
             message=message,
             preset=preset,
+            forecast=json.loads(forecast) if forecast else None,
         )
 
 
@@ -256,6 +271,7 @@ def _row(record: RunRecord, folder: Path) -> tuple[object, ...]:
     return (
         record.status,
         json.dumps(record.measured) if record.measured else None,
+        json.dumps(record.forecast) if record.forecast else None,
         _inside(str(record.video), folder) if record.video else None,
         record.message,
         record.id,

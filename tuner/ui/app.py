@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from tuner.errors import BadInput
+from tuner.forecast.desk import Desk
 from tuner.machine import this_machine
 from tuner.models.registry import list_models
 from tuner.runs import Registry
@@ -26,12 +27,13 @@ _MOST_PORTS = 65535
 _SWEEP_SECONDS, _KEPT_SECONDS = 3600, 86400
 
 
-def build(registry: Registry, data_dir: Path) -> tuple[gr.Blocks, dict[str, Any]]:
+def build(registry: Registry, data_dir: Path, desk: Desk) -> tuple[gr.Blocks, dict[str, Any]]:
     """The page over a registry.
 
     Args:
         registry: The runs it shows and starts.
         data_dir: Where the registry keeps runs; own presets lie there too.
+        desk: Makes the forecasts.
 
     Returns:
         The page, and what its ``launch`` has to be called with beside host and port.
@@ -41,13 +43,13 @@ def build(registry: Registry, data_dir: Path) -> tuple[gr.Blocks, dict[str, Any]
     with gr.Blocks(
         title=TITLE, fill_width=True, analytics_enabled=False, delete_cache=(_SWEEP_SECONDS, _KEPT_SECONDS)
     ) as blocks:
-        page = Page(registry, library, machine, models[0])
+        page = Page(registry, library, machine, models[0], desk)
         page.on_load(blocks)
         publish(registry, library)
     blocks.queue(default_concurrency_limit=8)
     return blocks, {
         "theme": theme(),
-        "css": read("page.css"),
+        "css": read("page.css") + read("forecast.css"),
         "js": read("page.js"),
         "i18n": translations({model_key(info): info.title for info in models}),
         "allowed_paths": [str(data_dir / "runs")],
@@ -73,10 +75,10 @@ def launch(host: str = "127.0.0.1", port: int = 7860, data_dir: str | Path | Non
     """
     if not 1 <= port <= _MOST_PORTS:
         raise BadInput("port", port, f"1 to {_MOST_PORTS}")
-    with Registry(data_dir) as registry:
+    with Desk() as desk, Registry(data_dir, desk) as registry:
         place = registry.store.data_dir
         os.environ.setdefault("GRADIO_TEMP_DIR", str(place / "uploads"))
-        blocks, options = build(registry, place)
+        blocks, options = build(registry, place, desk)
         try:
             blocks.launch(server_name=host, server_port=port, prevent_thread_lock=True, **options)
         except OSError:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from tuner.errors import TunerError
+from tuner.forecast.desk import Desk
 from tuner.machine import Machine
 from tuner.models.registry import ModelInfo
 from tuner.presets import Preset, read_preset
@@ -17,6 +19,7 @@ from tuner.runs import Registry
 from tuner.runs.given import clip_seconds
 from tuner.settings import Settings
 from tuner.ui import drafts, history
+from tuner.ui.foreseen import NOT_WATCHED, checked_changes, collect_script, forecast_view
 from tuner.ui.form import MOST_CLIPS, Form, sample_pictures
 from tuner.ui.library import Library
 from tuner.ui.live import live_view
@@ -40,12 +43,15 @@ class Page:
         library: The presets.
         machine: What this machine computes with.
         info: The model chosen at first.
+        desk: Makes the forecasts.
     """
 
-    def __init__(self, registry: Registry, library: Library, machine: Machine, info: ModelInfo) -> None:
+    def __init__(
+        self, registry: Registry, library: Library, machine: Machine, info: ModelInfo, desk: Desk
+    ) -> None:
         self.registry, self.library, self.machine, self.info = registry, library, machine, info
         self.drafts = gr.BrowserState({}, storage_key=drafts.STORAGE_KEY, secret=drafts.SECRET)
-        sidebar = Sidebar(library, machine, info)
+        sidebar = Sidebar(library, machine, info, partial(forecast_view, desk, machine, self._is_busy))
         with gr.Row(elem_id="topbar"):
             gr.HTML("<b>EasyAnimate Tuner</b>", apply_default_css=False)
             generate_top = gr.Button(
@@ -76,6 +82,7 @@ class Page:
         form.samples.pick(self._pick_sample, None, form.pictures["start_image"], **_QUIET)
         self.presets.connect(_QUIET)
         self._connect_knobs()
+        self._connect_forecast()
 
     def _connect_knobs(self) -> None:
         """What changes the knobs beside a person's own hand; a draft is kept after each change."""
@@ -107,6 +114,14 @@ class Page:
             self._note_knobs, [knobs["engine"], sidebar.scaled_for], list(knobs.values()), **_QUIET
         )
 
+    def _connect_forecast(self) -> None:
+        """The card is told whenever a widget changes, by whatever hand, and sets the knobs it is clicked for."""
+        card, widgets = self.panel.sidebar.forecast, self.panel.widgets
+        changes = [widget.change for name, widget in widgets.items() if name not in NOT_WATCHED]  # type: ignore[attr-defined]
+        gr.on(changes, None, self.panel.inputs, card, js=collect_script(list(widgets)), api_visibility="private")
+        scaled_for = self.panel.sidebar.scaled_for
+        self._keep_draft(card.take(self._take_changes, scaled_for, self.panel.outputs, **_QUIET).then)
+
     def _keep_draft(self, event: Any) -> None:
         drafted = self.panel.drafted
         script = drafts.save_script(list(drafted))
@@ -115,7 +130,9 @@ class Page:
     def on_load(self, blocks: gr.Blocks) -> None:
         """Have the page show, when a browser opens it, what it showed before."""
         outputs = [*self.seen, *self.panel.outputs, self.presets.chosen]
-        blocks.load(self._restore, self.drafts, outputs, **_QUIET)
+        shown = blocks.load(self._restore, self.drafts, outputs, **_QUIET)
+        card, widgets = self.panel.sidebar.forecast, self.panel.widgets
+        shown.then(None, self.panel.inputs, card, js=collect_script(list(widgets)), api_visibility="private")
 
     def _restore(self, draft: Any) -> list[Any]:
         latest = self.registry.latest()
@@ -133,6 +150,10 @@ class Page:
             if preset.model == self.info.name:
                 return self.panel.show_preset(preset, entry.key, self.info.name)
         return self.panel.show(self.info.name, Settings(), {})
+
+    def _is_busy(self) -> bool:
+        latest = self.registry.latest()
+        return latest is not None and latest.active
 
     # -- runs -------------------------------------------------------------------------------------
 
@@ -224,6 +245,13 @@ class Page:
         if preset.loras:
             tell("loras_left_out", asker, files=", ".join(Path(file).name for file in preset.loras))
         return self.panel.show_preset(preset, key, self.info.name)
+
+    def _take_changes(self, asker: gr.Request, scaled_for: str, event: gr.EventData) -> Any:
+        try:
+            knobs, sizes = checked_changes(event.changes)
+        except TunerError as error:
+            return refuse(error, asker)
+        return self.panel.change(knobs, sizes, scaled_for)
 
     def _change_model(self, asker: gr.Request, model: str, capacity: float, scaled_for: str) -> Any:
         if model == scaled_for:  # the menu also tells when it is left

@@ -133,6 +133,20 @@ class Panel:
         known = draft.get("preset") in [entry.key for entry in self.library.entries()]
         return self.show(model, settings, drafts.drafted_fields(draft), draft["preset"] if known else None)
 
+    def change(self, knobs: Mapping[str, Any], sizes: Mapping[str, int], scaled_for: str) -> list[Any]:
+        """What changes on each of :attr:`outputs` when only these knobs and sizes do.
+
+        Args:
+            knobs: Values by name, as :class:`Settings` has them.
+            sizes: Request fields by name.
+            scaled_for: The model that the cache slider's range is for.
+        """
+        shown = {**knobs, **sizes}
+        if "cache_capacity" in knobs:
+            shown["cache_capacity"] = scale_for(scaled_for).shown(knobs["cache_capacity"])
+        changes = {name: gr.update(value=value) for name, value in shown.items()}
+        return [*(changes.get(name, gr.skip()) for name in self.widgets), gr.skip(), gr.skip()]
+
     def change_model(self, model: str, capacity: float, scaled_for: str) -> list[Any]:
         """What another model changes: the cache slider, what it is for, the warning, the default sizes.
 

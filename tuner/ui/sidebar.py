@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
@@ -133,13 +133,17 @@ class Sidebar:
         library: The presets to choose from.
         machine: What this machine computes with.
         info: The model chosen at first.
+        draw_forecast: Draws the forecast card where it is called.
 
     Attributes:
+        forecast: The forecast card.
         knobs: Every knob's widget by its name.
         scaled_for: Hidden: the model that the cache slider's range is for at the moment.
     """
 
-    def __init__(self, library: Library, machine: Machine, info: ModelInfo) -> None:
+    def __init__(
+        self, library: Library, machine: Machine, info: ModelInfo, draw_forecast: Callable[[], gr.HTML]
+    ) -> None:
         scale = cache_scale(info.cache_bytes)
         values = shown_values(Settings(), scale)
         marks = notes(machine, Settings().engine)
@@ -161,13 +165,15 @@ class Sidebar:
             self._draw_knobs(False, values, scale, marks)
             with gr.Accordion(word("advanced"), open=False, elem_id="advanced"):
                 self._draw_knobs(True, values, scale, marks)
-            with gr.Row(elem_id="actions"):
-                self.generate = gr.Button(
-                    word("generate"), variant="primary", scale=2, min_width=80, elem_id="generate"
-                )
-                self.cancel = gr.Button(
-                    word("cancel"), variant="stop", scale=1, min_width=60, interactive=False, elem_id="cancel"
-                )
+            with gr.Column(elem_id="dock"):
+                self.forecast = draw_forecast()
+                with gr.Row(elem_id="actions"):
+                    self.generate = gr.Button(
+                        word("generate"), variant="primary", scale=2, min_width=80, elem_id="generate"
+                    )
+                    self.cancel = gr.Button(
+                        word("cancel"), variant="stop", scale=1, min_width=60, interactive=False, elem_id="cancel"
+                    )
 
     def _draw_knobs(
         self, advanced: bool, values: Mapping[str, Any], scale: CacheScale, marks: Mapping[str, Note]
