@@ -195,8 +195,8 @@ class Store:
         row = (*_row(record, self.folder(record.id)), os.getpid(), _started(os.getpid()))
         with writing(self._file), self._lock:
             self._database.execute(
-                "INSERT INTO runs (status, measured, forecast, video, message, id, created, model, preset, request,"
-                " settings, owner_pid, owner_started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO runs (status, measured, forecast, video, message, id, created, model, preset,"
+                " request, settings, owner_pid, owner_started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from json import dumps
 from typing import Any, Literal
@@ -57,12 +57,14 @@ def chooser(machine: Machine) -> str:
 
 def frame(machine: Machine) -> str:
     """What of the card stays: its head with the menu of cards, and the places for the rest."""
+    key = "".join(f'<span><i class="{part}"></i>{both(part)}</span>' for part in PARTS)
     return (
         f'<div class="head"><small>{both("forecast")}</small>{chooser(machine)}'
         f'<span class="simulated" title="{escape(WORDS["simulated_help"].en)}">{both("simulated")}</span></div>'
         f'<div class="body" aria-live="polite"><p class="wait">{both("forecast_wait")}</p></div>'
         f'<div class="advice" aria-live="polite"></div>'
-        f'<button type="button" class="fit" data-do="fit">{both("fit")}</button>'
+        f'<div class="foot"><p class="key">{key}</p>'
+        f'<button type="button" class="fit" data-do="fit">{both("fit")}</button></div>'
     )
 
 
@@ -77,8 +79,7 @@ def body(forecast: Mapping[str, Any], limit_bytes: int) -> str:
     zoomed = peak < limit_bytes * _ZOOM_BELOW
     scale = peak / _ZOOMED_SHARE if zoomed else max(limit_bytes, peak) * 1.02
     rows = "".join(_row(stage, scale, 0 if zoomed else limit_bytes) for stage in forecast["stages"])
-    key = "".join(f'<span><i class="{part}"></i>{both(part)}</span>' for part in PARTS)
-    return f"{rows}{_sum(forecast)}{_verdict(forecast, limit_bytes)}<p class='key'>{key}</p>"
+    return f"{rows}{_sum(forecast)}{_verdict(forecast, limit_bytes)}"
 
 
 def _row(stage: Mapping[str, Any], scale: float, limit_bytes: int) -> str:
@@ -143,13 +144,11 @@ def change_words(changes: Mapping[str, Any]) -> Text:
     if set(changes) == {"width", "height"}:
         size = f"{changes['width']}×{changes['height']}"
         return Text(f"size → {size}", f"尺寸 → {size}")
-    parts: Sequence[tuple[str, str, str]] = [
-        (KNOBS[name].title.en.lower(), KNOBS[name].title.zh, _value(name, value))
-        for name, value in changes.items()
-    ]
+    values = {name: _value(name, value) for name, value in changes.items()}
+    titles = {name: KNOBS[name].title for name in changes}
     return Text(
-        ", ".join(f"{en} → {value}" for en, _, value in parts),
-        "，".join(f"{zh} → {value}" for _, zh, value in parts),
+        ", ".join(f"{titles[name].en.lower()} → {value}" for name, value in values.items()),
+        "，".join(f"{titles[name].zh} → {value}" for name, value in values.items()),
     )
 
 

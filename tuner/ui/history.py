@@ -7,12 +7,24 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
+from tuner.forecast.compare import errors
 from tuner.runs import RunRecord
 from tuner.settings import GIB
 from tuner.ui.knobs import MIB
 from tuner.ui.words import both
 
-_COLUMNS = ("when", "model", "preset", "settings", "clip", "status", "peak", "seconds", "step_time")
+_COLUMNS = (
+    "when",
+    "model",
+    "preset",
+    "settings",
+    "clip",
+    "status",
+    "peak",
+    "seconds",
+    "step_time",
+    "forecast_error",
+)
 
 
 def memory(amount: float) -> str:
@@ -58,6 +70,19 @@ def _when(created: str) -> str:
     return moment.strftime("%m-%d %H:%M:%S")
 
 
+def percent_off(share: float | None) -> str:
+    """An error as a person reads it: ``+1.8 %``."""
+    return "–" if share is None else f"{100 * share:+.1f} %".replace("-", "−")
+
+
+def forecast_error(record: RunRecord) -> str:
+    """How far a run's forecast was off, as markup: memory, then time."""
+    if not record.forecast or not record.measured:
+        return "–"
+    off = errors(record.forecast, record.measured)
+    return f"{percent_off(off['peak'])} · {percent_off(off['seconds'])}"
+
+
 def _row(record: RunRecord, shown: str) -> str:
     request, measured = record.request, record.measured or {}
     per_step = seconds_per_step(measured)
@@ -75,6 +100,7 @@ def _row(record: RunRecord, shown: str) -> str:
         escape(memory(measured["peak_allocated_bytes"])) if measured else "–",
         escape(duration(measured["seconds"])) if measured else "–",
         f"{per_step:.2f} s" if per_step is not None else "–",
+        forecast_error(record),
         f'<button type="button" class="small" data-do="reuse">{both("use_settings")}</button>',
     )
     marked = ' class="shown"' if record.id == shown else ""

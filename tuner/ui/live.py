@@ -10,6 +10,7 @@ from urllib.parse import quote
 import gradio as gr
 
 from tuner.errors import BadInput
+from tuner.forecast.compare import errors
 from tuner.machine import Machine
 from tuner.meter.events import STAGES
 from tuner.models.registry import find_model
@@ -23,11 +24,12 @@ from tuner.ui.words import WORDS, both
 
 _SCRIPT_WORDS = (
     "allocated reserved host card_memory seconds_per_step since_start step frame left first now of seed waiting "
-    "clip frames_unit steps_unit weights features reconnecting resume resume_smaller retry_smaller"
+    "clip frames_unit steps_unit weights features reconnecting resume resume_smaller retry_smaller "
+    "off_memory off_time was_forecast"
 )
 _MARKUP_WORDS = (
     "peak total_time step_time transfers cache_hits fragmentation no_video idle_hint download stage stage_time "
-    "stage_peak"
+    "stage_peak forecast_error"
 )
 
 
@@ -107,6 +109,9 @@ def poller(registry: Registry, machine: Machine) -> Callable[[Mapping[str, Any]]
                 delta["again"] = again(reached(registry.store.folder(run)), suggested(delta["events"]))
             delta["videos"] = [file_address(video) for video in record.videos]
             delta["message_zh"] = in_chinese(delta["message"])
+            delta["forecast"] = record.forecast
+            if record.forecast and record.measured:
+                delta["off"] = errors(record.forecast, record.measured)
         delta["events"] = [_with_chinese(event) for event in delta["events"]]
         return delta
 

@@ -104,6 +104,19 @@ function showAgain() {
   box.querySelector("small").innerHTML = twoOf(again.about);
 }
 
+// A forecast's error in per cent, with its sign.
+const signed = (share) => (share === null ? "–" : `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)} %`);
+
+// Beside a measured value: how far the forecast was off.
+const aside = (share) => (share === undefined || share === null ? "" : `<s>${signed(share)}</s>`);
+
+function showForecast({ forecast, off }) {
+  const lines = forecast ? [`${two("was_forecast")} ${bytes(forecast.peak_allocated_bytes)}`, clock(forecast.seconds)] : [];
+  put("off", off ? signed(off.peak) : "–");
+  if (off) lines.splice(0, 2, two("off_memory"), `${two("off_time")} ${signed(off.seconds)}`);
+  put("foreseen", lines.join("<br>"));
+}
+
 function showTiles() {
   const measured = run.measured;
   const peak = measured?.peak_allocated_bytes ?? run.peakAllocated;
@@ -145,7 +158,9 @@ function showStages() {
     const bar = `<i style="width:${width}%;background:${STAGE_COLOURS[stage.name]}"></i>`;
     const peak = stage.peak ? bytes(stage.peak) : "–";
     const name = two(`stage_${stage.name.replace(" ", "_")}`);
-    return `<tr><td>${name}</td><td class="b">${bar}</td><td>${clock(seconds(stage, i))}</td><td>${peak}</td></tr>`;
+    const off = last.off?.stages.find((one) => one.name === stage.name);
+    const time = `${aside(off?.seconds)}${clock(seconds(stage, i))}`;
+    return `<tr><td>${name}</td><td class="b">${bar}</td><td>${time}</td><td>${aside(off?.peak)}${peak}</td></tr>`;
   });
   put("stages", rows.join(""));
   element.querySelector(".stages").hidden = rows.length === 0;
@@ -237,6 +252,7 @@ async function pull() {
   last = delta;
   showStatus(delta);
   showTiles();
+  showForecast(delta);
   showStages();
   showClip(delta);
   Object.assign(element.dataset, { run: shown, points: run.samples, steps: run.steps.length });
