@@ -12,6 +12,7 @@ import av
 from PIL import Image
 
 from tests.clips import a_clip
+from tuner.forecast.compare import errors
 from tuner.meter.events import STAGES
 from tuner.presets import read_preset
 from tuner.runs import Store
@@ -34,7 +35,10 @@ def test_run_makes_a_clip_and_ends_with_the_json(tuner: Callable, tmp_path: Path
     assert report["settings"] == Settings(workers=1).model_dump(mode="json")
     assert len(report["measured"]["step_seconds"]) == 2
     assert {stage["name"] for stage in report["measured"]["stages"]} <= set(STAGES)
-    assert report["forecast"] is None
+    assert report["forecast"]["gpu"] == "cpu" and report["forecast"]["fits"]
+    off = errors(report["forecast"], report["measured"])
+    assert off["peak"] is not None and abs(off["peak"]) < 0.02
+    assert {stage["name"] for stage in off["stages"]} == {stage["name"] for stage in report["forecast"]["stages"]}
     assert report["videos"] == [report["video"]] == [str(tmp_path / "out" / "video.mp4")]
     assert frames_of(report["video"]) == 5
     assert "denoise" in done.err and "peak" in done.err
@@ -43,6 +47,7 @@ def test_run_makes_a_clip_and_ends_with_the_json(tuner: Callable, tmp_path: Path
     store = Store(tmp_path / "home")
     record = store.get(report["run_id"])
     assert record is not None and record.status == "done" and record.measured == report["measured"]
+    assert record.forecast == report["forecast"]
     assert record.video is not None and record.video.is_relative_to(tmp_path / "home")
     assert frames_of(str(record.video)) == 5
     events = read_events(store.folder(record.id))

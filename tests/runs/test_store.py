@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tuner.errors import BadInput, TunerError
-from tuner.runs.store import RunRecord, Store, default_data_dir
+from tuner.runs.store import SCHEMA, RunRecord, Store, default_data_dir
 
 
 def a_record(run_id: str = "one", status: str = "queued", **fields: object) -> RunRecord:
@@ -134,7 +134,7 @@ def test_a_damaged_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     Store(tmp_path).close()
     database = sqlite3.connect(tmp_path / "tuner.db")
-    database.execute("UPDATE schema SET version = 2")
+    database.execute("UPDATE schema SET version = ?", (SCHEMA + 1,))
     database.commit()
     database.close()
     with pytest.raises(BadInput, match="newer"):
@@ -153,3 +153,21 @@ def test_tuner_home_decides_where_data_lies(monkeypatch: pytest.MonkeyPatch, tmp
     assert default_data_dir() == tmp_path
     monkeypatch.delenv("TUNER_HOME")
     assert default_data_dir().name == "easyanimate-tuner"
+
+
+def test_a_database_of_the_first_version_gets_what_it_lacks(tmp_path: Path) -> None:
+    with_run = Store(tmp_path)
+    with_run.add(a_record("old"))
+    with_run.close()
+    database = sqlite3.connect(tmp_path / "tuner.db")
+    database.execute("ALTER TABLE runs DROP COLUMN forecast")
+    database.execute("UPDATE schema SET version = 1")
+    database.commit()
+    database.close()
+    store = Store(tmp_path)
+    found = store.get("old")
+    assert found is not None and found.forecast is None
+    store.update(replace(found, forecast={"gpu": "cpu"}))
+    again = store.get("old")
+    assert again is not None and again.forecast == {"gpu": "cpu"}
+    store.close()

@@ -13,6 +13,7 @@ import gradio as gr
 import pytest
 
 from tuner.errors import BadInput
+from tuner.forecast.desk import Desk
 from tuner.machine import Machine
 from tuner.request import Request
 from tuner.runs import Registry
@@ -31,7 +32,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture(scope="module")
 def page(registry: Registry) -> tuple[gr.Blocks, dict[str, Any]]:
-    return build(registry, registry.store.data_dir)
+    return build(registry, registry.store.data_dir, Desk())
 
 
 def test_only_the_five_end_points_are_public(page: tuple[gr.Blocks, dict[str, Any]]) -> None:

@@ -40,7 +40,7 @@ def test_several_clips_are_counted_and_one_is_not() -> None:
 
 def test_a_run_without_measurements_has_dashes() -> None:
     html = history.table([replace(RECORD, status="crashed", measured=None)])
-    assert html.count("<td>–</td>") == 3
+    assert html.count("<td>–</td>") == 4
     assert 'data-status="crashed"' in html
 
 
@@ -83,3 +83,10 @@ def test_durations_read_well(seconds: float, shown: str) -> None:
 def test_one_step_alone_is_its_own_mean() -> None:
     assert history.seconds_per_step({"step_seconds": [3.0]}) == 3.0
     assert history.seconds_per_step({}) is None
+
+
+def test_a_run_with_a_forecast_shows_how_far_it_was_off() -> None:
+    stage = {"name": "denoise", "seconds": 10.0, "peak_allocated_bytes": 10 * 1024**3}
+    forecast = {"peak_allocated_bytes": 9 * 1024**3, "stages": [{**stage, "seconds": 11.0}]}
+    record = replace(RECORD, measured={**MEASURED, "stages": [stage]}, forecast=forecast)
+    assert "<td>−10.0 % · +10.0 %</td>" in history.table([record])

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tuner.cli.plan import Plan
 from tuner.errors import TunerError
+from tuner.machine import card_of, this_machine
 from tuner.meter.events import Event, Finished, to_json
 from tuner.runs.endings import ending_of, keep_traceback
 from tuner.runs.recorder import Recorder, new_run_id
@@ -88,6 +89,27 @@ class Record:
                     copy.unlink(missing_ok=True)
                 first = videos[0]
             self.tell(replace(event, video=str(first)))
+
+    def foresee(self, plan: Plan) -> dict[str, Any] | None:
+        """Record what the run was to be forecast to cost on this machine, and give it as JSON.
+
+        Asked for afterwards, so that the run has the machine for itself. None for a run that went on from
+        latents, and on a card that no table knows.
+        """
+        card = card_of(this_machine())
+        if card is None or plan.resumes is not None:
+            return None
+        from tuner.forecast.forecast import Forecaster
+
+        try:
+            answer = Forecaster().forecast(plan.request, plan.settings, model=plan.model, gpu=card.name).to_json()
+        except TunerError as error:
+            print(f"warning: no forecast: {error}", file=sys.stderr)
+            return None
+        if self._recorder:
+            with self._warned():
+                self._recorder.foresee(answer)
+        return answer
 
     @contextmanager
     def _warned(self) -> Iterator[None]:

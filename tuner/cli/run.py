@@ -160,6 +160,7 @@ def run(
             finished = _generate(plan, folder, record, quiet)
             videos = _put(folder / _VIDEO, plan.request.num_clips, out, record.run_id)
             record.finish(finished, videos)
+            forecast = record.foresee(plan)
         except BaseException as error:
             suggestion = error.suggestion if isinstance(error, OutOfMemory) else {}
             if not quiet:
@@ -169,7 +170,7 @@ def run(
                 print(json.dumps(_report(plan, record.run_id, status, message=message, suggestion=suggestion)))
             raise
     if as_json:
-        print(json.dumps(_report(plan, record.run_id, "done", videos, finished.measured)))
+        print(json.dumps(_report(plan, record.run_id, "done", videos, finished.measured, forecast)))
     else:
         peak, seconds = finished.measured["peak_allocated_bytes"] / GIB, finished.measured["seconds"]
         names = "  ".join(str(video) for video in videos)
@@ -190,6 +191,7 @@ def _report(
     status: str,
     videos: Sequence[Path] = (),
     measured: dict[str, Any] | None = None,
+    forecast: dict[str, Any] | None = None,
     message: str = "",
     suggestion: Changes | None = None,
 ) -> dict[str, Any]:
@@ -206,7 +208,7 @@ def _report(
         "fps": plan.request.fps,
         "settings": plan.settings.model_dump(mode="json"),
         "measured": measured,
-        "forecast": None,
+        "forecast": forecast,
         "suggestion": suggestion or {},
     }
 

@@ -8,6 +8,9 @@ from typing import Any, TypedDict
 _KEPT_SHARE = 0.1
 """A stage that held and took less than this part of what was forecast did not run: its result was kept."""
 
+_SHORTEST = 0.05
+"""Seconds of a stage below which its time says nothing."""
+
 
 class Error(TypedDict):
     """(forecast - measured) / measured; None where nothing was measured to compare with."""
@@ -48,7 +51,7 @@ def errors(forecast: Mapping[str, Any], measured: Mapping[str, Any]) -> Errors:
             {
                 "name": foreseen["name"],
                 "peak": _off(foreseen["peak_allocated_bytes"], seen["peak_allocated_bytes"]),
-                "seconds": _off(foreseen["seconds"], seen["seconds"]),
+                "seconds": _off(foreseen["seconds"], seen["seconds"]) if seen["seconds"] >= _SHORTEST else None,
             }
             for foreseen, seen in pairs
         ],

@@ -17,7 +17,7 @@ from tuner.ui.api import publish
 from tuner.ui.form import SAMPLES
 from tuner.ui.library import Library
 from tuner.ui.page import Page
-from tuner.ui.sidebar import model_key
+from tuner.ui.sidebar import model_key, model_title
 from tuner.ui.theme import PLOTLY_JS, read, theme
 from tuner.ui.words import translations
 
@@ -51,7 +51,7 @@ def build(registry: Registry, data_dir: Path, desk: Desk) -> tuple[gr.Blocks, di
         "theme": theme(),
         "css": read("page.css") + read("forecast.css"),
         "js": read("page.js"),
-        "i18n": translations({model_key(info): info.title for info in models}),
+        "i18n": translations({model_key(info): model_title(info) for info in models}),
         "allowed_paths": [str(data_dir / "runs")],
         "max_file_size": MAX_UPLOAD,
         "footer_links": ["api", "settings"],

@@ -62,7 +62,7 @@ def frame(machine: Machine) -> str:
         f'<div class="head"><small>{both("forecast")}</small>{chooser(machine)}'
         f'<span class="simulated" title="{escape(WORDS["simulated_help"].en)}">{both("simulated")}</span></div>'
         f'<div class="body" aria-live="polite"><p class="wait">{both("forecast_wait")}</p></div>'
-        f'<div class="advice" aria-live="polite"></div>'
+        f'<div class="advice" aria-live="polite"></div><p class="seek">{both("seeking")}</p>'
         f'<div class="foot"><p class="key">{key}</p>'
         f'<button type="button" class="fit" data-do="fit">{both("fit")}</button></div>'
     )

@@ -72,7 +72,7 @@ def _when(created: str) -> str:
 
 def percent_off(share: float | None) -> str:
     """An error as a person reads it: ``+1.8 %``."""
-    return "–" if share is None else f"{100 * share:+.1f} %".replace("-", "−")
+    return "–" if share is None else f"{round(100 * share, 1) + 0.0:+.1f} %".replace("-", "−")
 
 
 def forecast_error(record: RunRecord) -> str:

@@ -11,10 +11,10 @@ import gradio as gr
 from tuner.errors import BadInput
 from tuner.machine import Machine
 from tuner.models.registry import ModelInfo, find_model, list_models
-from tuner.settings import KNOBS, Settings
+from tuner.settings import KNOBS, Settings, Text
 from tuner.ui.knobs import CacheScale, Note, Widget, cache_scale, notes, shown_values, widget_of
 from tuner.ui.library import Library
-from tuner.ui.words import both, translated, word
+from tuner.ui.words import WORDS, both, translated, word
 
 KnobWidget = gr.Radio | gr.Dropdown | gr.Slider
 THEME_BUTTON = '<button type="button" class="theme" aria-label="dark or light">◐</button>'
@@ -35,11 +35,15 @@ def model_key(info: ModelInfo) -> str:
 
 def model_choices() -> list[tuple[str, str]]:
     """Title and name of every model; one that is not installed says so."""
-    found = []
-    for info in list_models():
-        missing = "" if info.path else f" ({word('not_installed')})"
-        found.append((translated(model_key(info)) + missing, info.name))
-    return found
+    return [(translated(model_key(info)), info.name) for info in list_models()]
+
+
+def model_title(info: ModelInfo) -> Text:
+    """A model's name on the page, which says so where it is not installed."""
+    if info.path:
+        return info.title
+    missing = WORDS["not_installed"]
+    return Text(f"{info.title.en} ({missing.en})", f"{info.title.zh}（{missing.zh}）")
 
 
 def preset_choices(library: Library) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ function markCard() {
 
 function wait() {
   element.classList.add("stale");
+  element.classList.remove("seeking");
   clearTimeout(timer);
   turn += 1;
   timer = setTimeout(ask, SETTLE);

@@ -105,7 +105,11 @@ function showAgain() {
 }
 
 // A forecast's error in per cent, with its sign.
-const signed = (share) => (share === null ? "–" : `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)} %`);
+function signed(share) {
+  if (share === null) return "–";
+  const percents = Math.round(1000 * share) / 10;
+  return `${percents < 0 ? "−" : "+"}${Math.abs(percents).toFixed(1)} %`;
+}
 
 // Beside a measured value: how far the forecast was off.
 const aside = (share) => (share === undefined || share === null ? "" : `<s>${signed(share)}</s>`);
