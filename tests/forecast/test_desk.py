@@ -93,3 +93,15 @@ def test_a_closed_desk_answers_nobody() -> None:
     with Desk() as desk:
         pass
     assert desk.ask("a", SMALL).cancelled()
+
+
+def test_a_search_gives_the_knobs_that_change(desk: Desk) -> None:
+    asked = replace(SMALL, gpu="a10", kind="fit", settings=Settings(engine="stock"))
+    answer = desk.ask("a", asked).result(60)
+    assert answer["changes"]["engine"] == "tuned"
+    assert answer["forecast"]["fits"]
+
+
+def test_a_kind_that_is_none_is_refused(desk: Desk) -> None:
+    with pytest.raises(BadInput, match="kind"):
+        desk.ask("a", Question(SMALL.request, SMALL.settings, "demo", "cpu", kind="guess")).result(60)  # type: ignore[arg-type]

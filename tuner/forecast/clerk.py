@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tuner.errors import BadInput, TunerError
 from tuner.forecast.questions import Answer, Question
+from tuner.pressure import Changes
 from tuner.settings import KNOBS, Settings
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def _reply(forecaster: Forecaster, question: Question, should_stop: Callable[[],
 
 
 def _answer(forecaster: Forecaster, question: Question, should_stop: Callable[[], bool]) -> Answer:
+    from tuner.forecast.fit import fastest_that_fits
     from tuner.forecast.relief import relief, smaller_clip
 
     ask = partial(forecaster.forecast, model=question.model, gpu=question.gpu, should_stop=should_stop)
@@ -77,12 +79,26 @@ def _answer(forecaster: Forecaster, question: Question, should_stop: Callable[[]
         found = relief(ask, question.request, question.settings)
     elif question.kind == "size":
         found = smaller_clip(ask, question.request, question.settings)
+    elif question.kind == "fit":
+        fit = fastest_that_fits(
+            question.request,
+            model=question.model,
+            gpu=question.gpu,
+            start=question.settings,
+            forecaster=forecaster,
+            should_stop=should_stop,
+        )
+        found = _changes(question.settings, fit.settings), fit.forecast
     else:
-        raise BadInput("kind", question.kind, "forecast, relief, size")
+        raise BadInput("kind", question.kind, "forecast, relief, size, fit")
     if found is None:
         return {"changes": {}, "forecast": None}
     changes, forecast = found
     return {"changes": changes, "forecast": forecast.to_json()}
+
+
+def _changes(before: Settings, after: Settings) -> Changes:
+    return {name: getattr(after, name) for name in KNOBS if getattr(after, name) != getattr(before, name)}
 
 
 def _look_ahead(forecaster: Forecaster, question: Question, is_asked: Callable[[], bool]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class _Search:
         model: Name or folder.
         gpu: The card.
         memory_bytes: To fit, altogether.
+        should_stop: Handed to the forecaster.
     """
 
     def __init__(
@@ -59,9 +61,10 @@ class _Search:
         model: str | Path,
         gpu: str,
         memory_bytes: int,
+        should_stop: Callable[[], bool] | None,
     ) -> None:
         self._forecaster, self._request, self._start = forecaster, request, start
-        self._model, self._gpu = model, gpu
+        self._model, self._gpu, self._should_stop = model, gpu, should_stop
         self._budget = int(memory_bytes * (1 - MARGIN))
         self.usable = self._budget - find_card(gpu).with_memory(memory_bytes).context_bytes
         self.most = -_rounded_down(-find_model(model).cache_bytes / GIB)
@@ -70,7 +73,12 @@ class _Search:
         """The forecast for these knobs."""
         settings = self._start.replace(**knobs)
         forecast = self._forecaster.forecast(
-            self._request, settings, model=self._model, gpu=self._gpu, memory_bytes=self._budget
+            self._request,
+            settings,
+            model=self._model,
+            gpu=self._gpu,
+            memory_bytes=self._budget,
+            should_stop=self._should_stop,
         )
         return Fit(settings, forecast)
 
@@ -109,6 +117,7 @@ def fastest_that_fits(
     memory_bytes: int | None = None,
     start: Settings | None = None,
     forecaster: Forecaster | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Fit:
     """The fastest lossless settings that fit, and among equally fast ones the smallest.
 
@@ -119,15 +128,17 @@ def fastest_that_fits(
         memory_bytes: Memory to fit, the CUDA context included; the card's own by default. A twentieth stays free.
         start: All knobs but ``chunk_size``, ``batch_size`` and ``cache_capacity`` stay as they are in it.
         forecaster: Asked; by default a new one.
+        should_stop: Asked now and then; True ends the search.
 
     Raises:
         BadInput: Nothing fits, or the model or card is unknown.
+        Cancelled: ``should_stop`` said so.
     """
     total = memory_bytes or find_card(gpu).memory_bytes
     if total is None:
         raise BadInput("gpu", gpu, "a card with memory of its own, or a memory to fit")
     start = (start or Settings()).replace(engine="tuned")
-    search = _Search(forecaster or Forecaster(), request, start, model, gpu, total)
+    search = _Search(forecaster or Forecaster(), request, start, model, gpu, total, should_stop)
     found: list[Fit] = []
     capacity = min(_rounded_down(search.usable / GIB / 2), search.most)
     for chunk, batch in _FROM_FAST_TO_SMALL:
