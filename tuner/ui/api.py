@@ -76,8 +76,9 @@ def publish(registry: Registry, library: Library) -> None:
             run: Id that /run gave.
 
         Returns:
-            run, status, message, model, request, settings, measured (None until it is done), video: the address
-            of the mp4 on this server, or None, and videos: those of all clips.
+            run, status, message, model, request, settings, measured (None until it is done), forecast (what it was
+            to cost; None until that is known), video: the address of the mp4 on this server, or None, and videos:
+            those of all clips.
         """
         record = registry.get(run)
         if record is None:
@@ -90,6 +91,7 @@ def publish(registry: Registry, library: Library) -> None:
             "request": record.request,
             "settings": record.settings,
             "measured": record.measured,
+            "forecast": record.forecast,
             "video": f"/{file_address(record.video)}" if record.video else None,
             "videos": [f"/{file_address(video)}" for video in record.videos],
         }
