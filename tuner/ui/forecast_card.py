@@ -46,7 +46,7 @@ def chooser(machine: Machine) -> str:
     cards, here = targets(machine)
     options = []
     for card in cards:
-        size = f" · {limit_of(card, machine) / GIB:.0f} GiB"
+        size = f" · {limit_of(card, machine) / GIB:.1f} GiB"
         if card == here:
             title = escape(machine.name if machine.device == "cuda" else "CPU") + size
             options.append(f'<option value="{card.name}" data-here="true">{title}</option>')
