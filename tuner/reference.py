@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuner.bench.reports import gpu_report, strategies_tables
+from tuner.forecast.table import Cell, markdown
 from tuner.settings import KNOBS, Knob, Settings, Text
 from tuner.ui.words import UNITS
 
@@ -77,10 +78,36 @@ def gpu_tables(language: Language) -> str:
     return "\n".join(reports) if reports else f"{_in(language, _NO_GPU)}\n"
 
 
+_FITS = Text(
+    "Minutes for 25 steps from a start image in bfloat16, forecast on an RTX 4060 Ti (8 and 16 GB), an RTX 3060 "
+    "(12), an A10 (24) and an A100 (40 and 80): diffusers' own forwards with everything resident / tuned, "
+    "lossless; ✗ does not fit. Before the dot, where EasyAnimate's own table says something: M runs with parts "
+    "moved to the card one after the other, Q so and in 8 bits (lossy), S layer by layer (slow), X not at all.",
+    "从起始图出发、bfloat16、25 步所需的分钟数（预测；8 与 16 GB 按 RTX 4060 Ti，12 按 RTX 3060，"
+    "24 按 A10，40 与 80 按 A100）：diffusers 自带前向且全部常驻 / 本项目（无损）；✗ 表示放不下。"
+    "圆点之前是 EasyAnimate 自己的表：M 各部分轮流搬到显卡，Q 同时改用 8 位（有损），"
+    "S 逐层搬运（慢），X 不能运行。",
+)
+
+
+def fits_tables(language: Language) -> str:
+    """What fits where, as ``tuner forecast table --out assets/benchmarks/fits.json`` found it."""
+    tables = {
+        model: [Cell(tuple(cell["size"]), *list(cell.values())[1:]) for cell in cells]
+        for model, cells in _result("fits.json").items()
+    }
+    parts = [
+        _in(language, _FITS),
+        *(markdown(model, cells, beside_published=True) for model, cells in tables.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 GENERATED: dict[str, Callable[[Language], str]] = {
     "knobs": knob_table,
     "measured": measured_tables,
     "gpu": gpu_tables,
+    "fits": fits_tables,
 }
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -154,14 +154,21 @@ def table(
     model: Annotated[
         list[str] | None, typer.Option(metavar="M", help="May be repeated; every published model by default.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the cells there, as JSON.")] = None,
 ) -> None:
     """What fits on cards of 8 to 80 GB, and in how many minutes: stock / tuned, from a start image."""
+    from tuner.bench.files import check_place, write_result
     from tuner.forecast.forecast import Forecaster
     from tuner.forecast.table import cells, markdown
 
-    forecaster = Forecaster()
+    check_place(out)
+    forecaster, tables = Forecaster(), {}
     for name in model or [info.name for info in list_models() if info.download]:
-        print(markdown(find_model(name).name, cells(name, forecaster)), end="\n\n", flush=True)
+        found = cells(name, forecaster)
+        tables[name] = [asdict(cell) for cell in found]
+        print(markdown(find_model(name).name, found), end="\n\n", flush=True)
+    if out is not None:
+        write_result(out, tables)
 
 
 @forecasts.command()

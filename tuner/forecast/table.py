@@ -37,30 +37,52 @@ _FROM_FAST_TO_SMALL = (
 )
 
 
+PUBLISHED = {
+    "easyanimate-v5-7b-inp": {16: "QQXXXX", 24: "MMMQQX", 40: "MMMMMM", 80: "MMMMMM"},
+    "easyanimate-v5-12b-inp": {16: "QQXXXX", 24: "QQQQQX", 40: "MMMMMM", 80: "MMMMMM"},
+    "easyanimate-v5.1-7b-inp": {16: "QQSSXX", 24: "MMMQQX", 40: "MMMMMM", 80: "MMMMMM"},
+    "easyanimate-v5.1-12b-inp": {16: "QSSSXX", 24: "QQQQQX", 40: "MMMMMM", 80: "MMMMMM"},
+}
+"""What EasyAnimate's own tables say for the first six of :data:`SIZES`, by memory: M runs with models moved to the
+card one after the other, Q so and in 8 bits, S layer by layer, X not at all."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One size on one memory.
 
     Attributes:
+        size: Width, height, frames.
+        memory: GB of the card.
         stock_seconds: Of diffusers' own forwards with everything resident; None when they do not fit.
         tuned_seconds: With the fastest of a few settings that fits; None when none does.
     """
 
+    size: tuple[int, int, int]
+    memory: int
     stock_seconds: float | None
     tuned_seconds: float | None
 
 
-def cells(model: str, forecaster: Forecaster) -> dict[tuple[tuple[int, int, int], int], Cell]:
-    """Every size and memory of one model, by both."""
-    found = {}
-    for size in SIZES:
-        width, height, frames = size
-        request = Request(width=width, height=height, frames=frames, steps=_STEPS, start_image="any")
-        for memory in CARDS:
-            stock = _first_that_fits(forecaster, request, model, memory, [Settings(engine="stock")])
-            tuned = _first_that_fits(forecaster, request, model, memory, _FROM_FAST_TO_SMALL)
-            found[size, memory] = Cell(*(forecast.seconds if forecast else None for forecast in (stock, tuned)))
-    return found
+def cells(model: str, forecaster: Forecaster) -> list[Cell]:
+    """Every size and memory of one model, size by size."""
+    return [cell(model, size, memory, forecaster) for size in SIZES for memory in CARDS]
+
+
+def cell(model: str, size: tuple[int, int, int], memory: int, forecaster: Forecaster) -> Cell:
+    """One size of one model on one memory."""
+    width, height, frames = size
+    request = Request(width=width, height=height, frames=frames, steps=_STEPS, start_image="any")
+    stock = _first_that_fits(forecaster, request, model, memory, [Settings(engine="stock")])
+    tuned = _first_that_fits(forecaster, request, model, memory, _FROM_FAST_TO_SMALL)
+    return Cell(size, memory, *(forecast.seconds if forecast else None for forecast in (stock, tuned)))
+
+
+def published(model: str, size: tuple[int, int, int], memory: int) -> str:
+    """What EasyAnimate's own table says; a dash where it says nothing."""
+    said = PUBLISHED.get(model, {}).get(memory, "")
+    place = SIZES.index(size)
+    return said[place] if place < len(said) else "–"
 
 
 def _first_that_fits(
@@ -75,16 +97,26 @@ def _first_that_fits(
     return None
 
 
-def markdown(model: str, found: dict[tuple[tuple[int, int, int], int], Cell]) -> str:
-    """One model's cells as a table: minutes stock / tuned, a cross where it does not fit."""
+def markdown(model: str, found: Sequence[Cell], beside_published: bool = False) -> str:
+    """One model's cells as a table: minutes stock / tuned, a cross where it does not fit.
+
+    Args:
+        model: Its name.
+        found: From :func:`cells`.
+        beside_published: Begin each cell with what EasyAnimate's own table says.
+    """
     lines = [
         f"| {model} | {' | '.join(f'{memory} GB' for memory in CARDS)} |",
         f"| --- |{' --- |' * len(CARDS)}",
     ]
     for size in SIZES:
         width, height, frames = size
-        row = [found[size, memory] for memory in CARDS]
-        texts = [f"{_minutes(cell.stock_seconds)} / {_minutes(cell.tuned_seconds)}" for cell in row]
+        texts = [
+            (f"{published(model, size, cell.memory)} · " if beside_published else "")
+            + f"{_minutes(cell.stock_seconds)} / {_minutes(cell.tuned_seconds)}"
+            for cell in found
+            if cell.size == size
+        ]
         lines.append(f"| {height}x{width}x{frames} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
