@@ -1,10 +1,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tuner.cli.main import main
+from tuner.runs.store import RunRecord, Store
+from tuner.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data directory of its own."""
+    monkeypatch.setenv("TUNER_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 def tuner(*arguments: str) -> int | str | None:
@@ -39,8 +49,37 @@ def test_settings_that_fit_are_looked_for(fit, capsys):
 
 def test_a_timeline_is_written(tmp_path, capsys):
     assert tuner("--frames", "5", "--steps", "3", "--timeline", str(tmp_path / "run")) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.csv", "run.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.csv", "run.html"]  # and no data directory
     assert str(tmp_path / "run.csv") in capsys.readouterr().err
+
+
+def test_the_runs_here_correct_the_seconds_of_the_card_they_ran_on(home, capsys):
+    def ask(*arguments: str) -> dict:
+        assert tuner("--frames", "5", "--steps", "3", "--json", *arguments) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    plain, card = ask("--gpu", "cpu"), ask("--gpu", "a10")
+    measured = {"stages": [{**stage, "seconds": 3 * stage["seconds"]} for stage in plain["stages"]]}
+    known = {"settings": Settings().model_dump(mode="json"), "forecast": plain, "measured": measured}
+    store = Store(home)
+    store.add(RunRecord("one", "2026-01-01T00:00:00+00:00", "done", "demo", {}, **known))
+    store.close()
+    learned = ask("--gpu", "cpu")
+    assert learned["seconds"] == pytest.approx(3 * plain["seconds"], rel=0.01)
+    assert learned["learned"]["runs"] == 1
+    assert ask("--gpu", "cpu", "--no-learning") == plain
+    assert ask("--gpu", "a10") == card
+    assert tuner("--frames", "5", "--steps", "3", "--gpu", "cpu") == 0
+    assert "learned from 1 run on this card" in capsys.readouterr().out
+
+
+def test_a_damaged_store_is_a_warning_and_no_obstacle(home, capsys):
+    home.mkdir()
+    (home / "tuner.db").write_bytes(b"no database" * 100)
+    assert tuner("--frames", "5", "--steps", "3", "--gpu", "cpu", "--json") == 0
+    out, err = capsys.readouterr()
+    assert "learned" not in json.loads(out)
+    assert err.startswith("warning: nothing was learned")
 
 
 @pytest.mark.parametrize(

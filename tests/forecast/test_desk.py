@@ -16,6 +16,7 @@ from tuner.errors import BadInput, Cancelled, TunerError
 from tuner.forecast.clerk import neighbours
 from tuner.forecast.desk import Desk
 from tuner.forecast.forecast import forecast
+from tuner.forecast.learning import FinishedRun, Learned
 from tuner.forecast.questions import Question
 from tuner.request import Request
 from tuner.settings import Settings
@@ -40,6 +41,19 @@ def process() -> psutil.Process:
 def test_the_answer_is_the_forecast(desk: Desk) -> None:
     answer = desk.ask("a", SMALL).result(60)
     assert answer == forecast(SMALL.request, SMALL.settings, model="demo", gpu="cpu").to_json()
+
+
+def test_what_runs_taught_goes_into_the_next_answer(desk: Desk) -> None:
+    before = desk.ask("a", SMALL).result(60)
+    measured = {"stages": [{**stage, "seconds": 2 * stage["seconds"]} for stage in before["stages"]]}
+    desk.learn_from(lambda: Learned([FinishedRun("demo", SMALL.settings, before, measured)]))
+    try:
+        after = desk.ask("a", SMALL).result(60)
+    finally:
+        desk.learn_from(Learned)
+    assert after["seconds"] == pytest.approx(2 * before["seconds"], rel=0.01)
+    assert after["learned"]["runs"] == 1
+    assert desk.ask("a", SMALL).result(60) == before
 
 
 def test_a_refusal_comes_back_as_itself(desk: Desk) -> None:

@@ -16,11 +16,13 @@ from typer.core import TyperGroup
 from tuner.cli.models import ModelsDir
 from tuner.cli.options import with_request_options
 from tuner.cli.presets import find_preset
-from tuner.errors import BadInput
+from tuner.errors import BadInput, TunerError
+from tuner.forecast.learning import Learned
 from tuner.hardware import CARDS, Card, find_card
 from tuner.models.registry import ModelInfo, find_model, list_models
 from tuner.presets import SHIPPED, Preset
 from tuner.request import Request
+from tuner.runs.lessons import learned_here
 from tuner.settings import GIB, KNOBS, Settings, parse_knob
 
 if TYPE_CHECKING:
@@ -97,6 +99,13 @@ def forecast(
         Path | None,
         typer.Option("--timeline", metavar="FILE", help="Write memory over time: FILE.csv and FILE.html."),
     ] = None,
+    learning: Annotated[
+        bool,
+        typer.Option(
+            "--learning/--no-learning",
+            help="Correct the seconds by the finished runs on that card in your data directory.",
+        ),
+    ] = True,
     models_dir: ModelsDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
 ) -> None:
@@ -106,9 +115,10 @@ def forecast(
     assignments = [*(knobs or []), *([f"engine={engine}"] if engine else [])]
     question = _question(model, preset, assignments, flags, gpu)
 
-    from tuner.forecast.forecast import shared_forecaster
+    from tuner.forecast.forecast import Forecaster
 
-    forecaster, model, gpu = shared_forecaster(), question.model_name, question.gpu
+    forecaster = Forecaster(learned=_learned() if learning else None)
+    model, gpu = question.model_name, question.gpu
     memory_bytes = None
     if fit:
         from tuner.forecast.fit import fastest_that_fits
@@ -183,6 +193,15 @@ def presets(
         print(file, flush=True)
 
 
+def _learned() -> Learned:
+    """What the runs here taught; a store that cannot be read is a warning, no obstacle."""
+    try:
+        return learned_here()
+    except TunerError as error:
+        print(f"warning: nothing was learned from earlier runs: {error}", file=sys.stderr)
+        return Learned()
+
+
 def _memory(text: str) -> int:
     """Bytes of a number of GiB."""
     try:
@@ -241,4 +260,8 @@ def _as_text(question: _Question, answer: Forecast, card: Card) -> str:
         verdict += (
             f": {card.memory_bytes / GIB:.2f} GiB, of which the CUDA context takes {card.context_bytes / GIB:.2f}"
         )
+    if answer.learned:
+        count = answer.learned["runs"]
+        runs = f"{count} run{'s' if count > 1 else ''}"
+        verdict += f"\nseconds: learned from {runs} on this card (--no-learning: from its data sheet alone)"
     return "\n".join([*lines, verdict])

@@ -16,6 +16,7 @@ from tuner.errors import TunerError
 from tuner.machine import card_of, this_machine
 from tuner.meter.events import Event, Finished, to_json
 from tuner.runs.endings import ending_of, keep_traceback
+from tuner.runs.lessons import Lessons
 from tuner.runs.recorder import Recorder, new_run_id
 from tuner.runs.store import Store, numbered, writing
 
@@ -102,7 +103,9 @@ class Record:
         from tuner.forecast.forecast import Forecaster
 
         try:
-            answer = Forecaster().forecast(plan.request, plan.settings, model=plan.model, gpu=card.name).to_json()
+            learned = Lessons(self._store).learned() if self._store else None
+            forecaster = Forecaster(learned=learned)
+            answer = forecaster.forecast(plan.request, plan.settings, model=plan.model, gpu=card.name).to_json()
         except TunerError as error:
             print(f"warning: no forecast: {error}", file=sys.stderr)
             return None

@@ -53,6 +53,7 @@ def serve(questions: Connection, answers: Connection, stop: Flag) -> None:
 
             torch.set_num_threads(1)  # shapes only
             forecaster = Forecaster()
+        forecaster.learned = question.learned
         reply = _reply(forecaster, question, lambda: bool(stop.value))
         try:
             answers.send(reply)

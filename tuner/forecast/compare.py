@@ -43,7 +43,7 @@ def errors(forecast: Mapping[str, Any], measured: Mapping[str, Any]) -> Errors:
     """
     held = {stage["name"]: stage for stage in measured["stages"]}
     pairs = [(stage, held[stage["name"]]) for stage in forecast["stages"] if stage["name"] in held]
-    pairs = [(foreseen, seen) for foreseen, seen in pairs if not _was_kept(foreseen, seen)]
+    pairs = [(foreseen, seen) for foreseen, seen in pairs if not was_kept(foreseen, seen)]
     return {
         "peak": _off(forecast["peak_allocated_bytes"], measured["peak_allocated_bytes"]),
         "seconds": _off(sum(one["seconds"] for one, _ in pairs), sum(seen["seconds"] for _, seen in pairs)),
@@ -58,7 +58,8 @@ def errors(forecast: Mapping[str, Any], measured: Mapping[str, Any]) -> Errors:
     }
 
 
-def _was_kept(foreseen: Mapping[str, Any], seen: Mapping[str, Any]) -> bool:
+def was_kept(foreseen: Mapping[str, Any], seen: Mapping[str, Any]) -> bool:
+    """Whether a stage, forecast and measured, was not made but taken from an earlier run."""
     return seen["peak_allocated_bytes"] < _KEPT_SHARE * foreseen["peak_allocated_bytes"] and (
         seen["seconds"] < _KEPT_SHARE * foreseen["seconds"]
     )

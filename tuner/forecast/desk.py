@@ -9,12 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from tuner.errors import TunerError
 from tuner.forecast.clerk import serve
+from tuner.forecast.learning import Learned
 from tuner.forecast.questions import Answer, Question
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy the server's threads' locks
@@ -43,6 +45,7 @@ class Desk:
         self._current: _Asked | None = None
         self._thread: threading.Thread | None = None
         self._clerk: _Clerk | None = None
+        self._lessons: Callable[[], Learned] = Learned
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -51,13 +54,21 @@ class Desk:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def learn_from(self, lessons: Callable[[], Learned]) -> None:
+        """Have every question that is asked from now on answered with what finished runs taught.
+
+        Args:
+            lessons: Asked with each question, so that a run that has just ended counts.
+        """
+        self._lessons = lessons
+
     def ask(self, asker: str, question: Question) -> Future[Answer]:
         """Ask, in place of what ``asker`` asked before.
 
         Returns:
             The answer to come, or the TunerError that says why there is none.
         """
-        asked = _Asked(asker, question)
+        asked = _Asked(asker, replace(question, learned=self._lessons()))
         with self._changed:
             if self._closed:
                 asked.future.cancel()

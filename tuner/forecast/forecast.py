@@ -6,7 +6,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,10 +19,11 @@ from tuner.errors import BadInput
 from tuner.forecast.allocator import Allocator, CachingAllocator, ExactAllocator
 from tuner.forecast.clock import Clock, Efficiency
 from tuner.forecast.components import fake_components
+from tuner.forecast.learning import Learned, WasLearned
 from tuner.forecast.ledger import Ledger, Split
 from tuner.forecast.rehearsal import Rehearsal, rehearse
 from tuner.forecast.shapes import Shapes
-from tuner.forecast.timeline import Moment, moments
+from tuner.forecast.timeline import Moment, moments, stretched
 from tuner.hardware import Card, find_card
 from tuner.meter.events import Stage
 from tuner.meter.measured import TransfersMeasured
@@ -74,6 +75,7 @@ class Forecast:
         stages: Encode text, encode image, denoise, decode.
         short_bytes: What the card has too little; 0 when it fits.
         cache_bytes: Highest bytes that each cache level holds.
+        learned: What finished runs on that card changed about the seconds; None when nothing did.
     """
 
     gpu: str
@@ -86,11 +88,14 @@ class Forecast:
     stages: list[StageForecast]
     short_bytes: int
     cache_bytes: dict[str, int]
+    learned: WasLearned | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As ``tuner forecast --json`` prints it."""
         values = asdict(self)
         del values["short_bytes"], values["cache_bytes"]
+        if self.learned is None:
+            del values["learned"]
         return values
 
 
@@ -115,9 +120,11 @@ class Forecaster:
 
     Args:
         efficiency: How much of a card's data sheet programs get.
+        learned: What finished runs taught; may be replaced at any time.
     """
 
-    def __init__(self, efficiency: Efficiency | None = None) -> None:
+    def __init__(self, efficiency: Efficiency | None = None, learned: Learned | None = None) -> None:
+        self.learned = learned or Learned()
         self._efficiency = efficiency or Efficiency()
         self._models: _Recent[Components] = _Recent(_KEPT_MODELS)
         self._rehearsals: _Recent[Rehearsal] = _Recent(_KEPT_REHEARSALS)
@@ -155,12 +162,13 @@ class Forecaster:
         card, info = find_card(gpu).with_memory(memory_bytes), find_model(model)
         key = info, _key_of(request), settings, card.name, memory_bytes, expandable_segments
         with self._lock:
-            return self._forecasts.get(
+            unlearned = self._forecasts.get(
                 key,
                 lambda: self._made(
                     card, self.rehearsal(request, settings, info, card, should_stop), expandable_segments
                 ),
             )
+        return _with_learned(unlearned, self.learned.factors(unlearned.to_json(), settings, info.name))
 
     def timeline(
         self,
@@ -175,12 +183,15 @@ class Forecaster:
         card, info = find_card(gpu), find_model(model)
         with self._lock:
             run = self.rehearsal(request, settings, info, card)
-        return moments(
+            unlearned = self._made(card, run, expandable_segments)
+        learned = self.learned.factors(unlearned.to_json(), settings, info.name)
+        found = moments(
             run.entries,
             Ledger(allocator := _allocator(card, expandable_segments), card.workspace_bytes),
             Clock(card, self._efficiency, run.steps),
             allocator,
         )
+        return stretched(found, {name: of["factor"] for name, of in learned["stages"].items()} if learned else {})
 
     def rehearsal(
         self,
@@ -230,6 +241,22 @@ class Forecaster:
             short_bytes=short,
             cache_bytes={level: used["peak_bytes"] for level, used in run.measured["cache"].items()},
         )
+
+
+def _with_learned(forecast: Forecast, learned: WasLearned | None) -> Forecast:
+    """The same memory, with each stage's seconds as finished runs had them."""
+    if learned is None:
+        return forecast
+    factors = {name: of["factor"] for name, of in learned["stages"].items()}
+    stages = [replace(stage, seconds=stage.seconds * factors.get(stage.name, 1.0)) for stage in forecast.stages]
+    more = sum(after.seconds - before.seconds for before, after in zip(forecast.stages, stages, strict=True))
+    return replace(
+        forecast,
+        seconds=forecast.seconds + more,
+        step_seconds=[seconds * factors.get("denoise", 1.0) for seconds in forecast.step_seconds],
+        stages=stages,
+        learned=learned,
+    )
 
 
 def _allocator(card: Card, expandable_segments: bool) -> Allocator:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tuner.forecast.learning import Learned
 from tuner.request import Request
 from tuner.settings import Settings
 
@@ -31,6 +32,7 @@ class Question:
         gpu: Name of a card.
         kind: ``forecast``: what it will cost. ``relief``: the smallest change of knobs that makes it fit.
             ``size``: the largest smaller clip that fits. ``fit``: the fastest lossless settings that fit.
+        learned: What finished runs taught.
         looks_ahead: Whether what is likely to be asked next may be worked out when nothing else is asked.
     """
 
@@ -40,3 +42,4 @@ class Question:
     gpu: str
     kind: Kind = "forecast"
     looks_ahead: bool = False
+    learned: Learned = field(default_factory=Learned, compare=False)

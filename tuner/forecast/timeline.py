@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +52,17 @@ def moments(entries: Iterable[Entry], ledger: Ledger, clock: Clock, allocator: A
             stage = ledger.stages[-1].stage if ledger.stages else ""
             found.append(Moment(clock.seconds, stage, allocator.allocated, allocator.reserved))
     return found
+
+
+def stretched(found: Sequence[Moment], factors: Mapping[str, float]) -> list[Moment]:
+    """The same moments where each stage named in ``factors`` takes so many times its seconds."""
+    made: list[Moment] = []
+    before = now = 0.0
+    for moment in found:
+        now += (moment.seconds - before) * factors.get(moment.stage, 1.0)
+        before = moment.seconds
+        made.append(moment._replace(seconds=now))
+    return made
 
 
 def _one_by_one(entries: Iterable[Entry]) -> Iterator[Entry]:

@@ -13,10 +13,12 @@ from typing import Any, Self
 
 from tuner.errors import BadInput, TunerError
 from tuner.forecast.desk import Desk
+from tuner.forecast.learning import Learned
 from tuner.forecast.questions import Answer, Question
 from tuner.machine import card_of, check_capacity, this_machine
 from tuner.models.registry import find_model
 from tuner.request import Request
+from tuner.runs.lessons import Lessons
 from tuner.runs.process import WorkerProcess
 from tuner.runs.recorder import Recorder, read_events
 from tuner.runs.resume import retry, suggested
@@ -37,7 +39,8 @@ class Registry:
 
     Args:
         data_dir: Where runs are kept; None takes TUNER_HOME or this user's data directory.
-        desk: Asked for each run's forecast, which is kept beside what is measured; None keeps none.
+        desk: Asked for each run's forecast, which is kept beside what is measured; None keeps none. All it
+            is asked from then on it answers with what these runs taught.
 
     Raises:
         BadInput: The data directory cannot be used.
@@ -46,6 +49,9 @@ class Registry:
     def __init__(self, data_dir: str | Path | None = None, desk: Desk | None = None) -> None:
         self.store = Store(data_dir)
         self._desk = desk
+        self._lessons = Lessons(self.store)
+        if desk is not None:
+            desk.learn_from(self.learned)
         self._changed = threading.Condition()
         self._here: dict[str, Recorder] = {}
         self._waiting: deque[str] = deque()
@@ -130,6 +136,14 @@ class Registry:
                 _log.warning("%s", error)
 
         self._desk.ask(f"run {record.id}", question).add_done_callback(keep)
+
+    def learned(self) -> Learned:
+        """What the runs that are done taught the forecast; nothing when they cannot be read."""
+        try:
+            return self._lessons.learned()
+        except TunerError as error:
+            _log.warning("%s", error)
+            return Learned()
 
     def _queue(self, recorder: Recorder) -> str:
         run_id = recorder.record.id

@@ -227,6 +227,19 @@ class Store:
         """At most ``limit`` runs, newest first."""
         return self._select("ORDER BY number DESC LIMIT ?", limit)
 
+    def version(self) -> tuple[int, int]:
+        """Equal as long as nobody wrote to the database, here or in another process.
+
+        Raises:
+            TunerError: The database cannot be read.
+        """
+        with self._lock:
+            try:
+                ((others,),) = self._database.execute("PRAGMA data_version").fetchall()
+            except sqlite3.Error as error:
+                raise TunerError(f"cannot read {self._file}: {error}") from None
+            return others, self._database.total_changes
+
     def close(self) -> None:
         """Close the database."""
         with self._lock:
