@@ -36,7 +36,7 @@ def forecast_of(gpu: str = "a10", steps: int = 10, **seconds: float) -> dict[str
 
 def finished(factor: float, settings: Settings | None = None, gpu: str = "a10", **seconds: float) -> FinishedRun:
     """A run that took ``factor`` times its forecast."""
-    forecast = forecast_of(gpu, **(seconds or {"denoise": 10.0, "decode": 4.0}))
+    forecast = forecast_of(gpu, 10, **(seconds or {"denoise": 10.0, "decode": 4.0}))
     stages = [{**stage, "seconds": stage["seconds"] * factor} for stage in forecast["stages"]]
     return FinishedRun("demo", settings or Settings(), forecast, {**forecast, "stages": stages})
 
