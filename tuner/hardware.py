@@ -7,6 +7,7 @@ reports as a card's total, which is less than the number it is sold by.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -202,6 +203,25 @@ CARDS: Mapping[str, Card] = MappingProxyType(
     }
 )
 """Every card by its name."""
+
+
+_SAME_MEMORY = 0.15
+"""Cards of one name come with half or twice the memory; drivers keep a few per cent of it."""
+
+
+def card_named(name: str, memory_bytes: int) -> Card | None:
+    """The card that a driver calls ``name``; None when the table does not have it.
+
+    Args:
+        name: Such as ``NVIDIA GeForce RTX 4060 Ti`` or ``Tesla V100-SXM2-16GB``.
+        memory_bytes: What the driver says it has.
+    """
+    words = re.split(r"[\s-]+", re.sub(r"(?<=\d) (?=ti\b)|(?<=rtx) ", "", name.lower()))
+    for card in CARDS.values():
+        named = card.name.split("-")[0] in words
+        if named and card.memory_bytes and abs(memory_bytes / card.memory_bytes - 1) < _SAME_MEMORY:
+            return card
+    return None
 
 
 def find_card(name: str) -> Card:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
@@ -12,11 +11,8 @@ import psutil
 import pynvml
 
 from tuner.errors import BadInput
-from tuner.hardware import CARDS, Card
+from tuner.hardware import CARDS, Card, card_named
 from tuner.settings import GIB, Settings
-
-_SAME_MEMORY = 0.15
-"""Cards of one name come with half or twice the memory; drivers keep a few per cent of it."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +62,7 @@ def card_of(machine: Machine) -> Card | None:
     """
     if machine.device == "cpu":
         return CARDS["cpu"]
-    words = re.split(r"[\s-]+", re.sub(r"(?<=\d) (?=ti\b)|(?<=rtx) ", "", machine.name.lower()))
-    for card in CARDS.values():
-        named = card.name.split("-")[0] in words
-        if named and card.memory_bytes and abs(machine.memory_bytes / card.memory_bytes - 1) < _SAME_MEMORY:
-            return card
-    return None
+    return card_named(machine.name, machine.memory_bytes)
 
 
 def check_capacity(settings: Settings, machine: Machine | None = None) -> None:

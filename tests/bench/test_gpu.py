@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,15 @@ def test_the_bars_that_a_cpu_can_show_are_reached(done):
     assert met["difference in float32, relative"]
     assert met["bytes to the device per resident step"]
     assert met["decoded clip against stock, dB"]
+
+
+def test_each_row_says_how_far_its_forecast_was_off(done):
+    result, stdout, _ = done
+    rows = [row for row in result["rows"] if row["part"] in ("denoise", "decode")]
+    for row in rows:
+        assert abs(row["forecast"]["error"]["peak_allocated_bytes"]) <= 0.02, (row["part"], row["way"])
+        assert row["forecast"]["error"]["seconds"] == row["forecast"]["seconds"] / row["seconds"] - 1
+    assert len(re.findall(r"[+-]0\.\d%, [+-]\d+\.\d%", stdout)) == len(rows)
 
 
 def test_the_card_is_described_but_not_the_computer(done):

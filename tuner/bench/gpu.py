@@ -5,6 +5,7 @@ checkout will do under PyTorch 2.11 with diffusers, transformers and pydantic::
 
     PYTHONPATH=. python -m tuner.bench.gpu --limit-gib 24 --out gpu.json
 
+Beside each row stands how far the forecast of the same call was off, on a card that :mod:`tuner.hardware` knows.
 The most important rows come first and each is written as soon as it is measured; what the time does not allow is
 written as ``not reached``, and what the card cannot hold as ``out of memory``. Calls are timed after one that
 warms up and counts copies. ``--device cpu --tiny`` runs the same rows with tiny models where there is no card.
@@ -26,12 +27,14 @@ import torch
 from tuner.bench.bars import bars
 from tuner.bench.card import cap_memory, this_card
 from tuner.bench.files import check_place, write_result
+from tuner.bench.foreseen import Foresight
 from tuner.bench.gpu_rows import Clock, Subject, equality_rows, leak_row, part_rows
 from tuner.bench.invented import invented_transformer, invented_vae
 from tuner.bench.machine import these_versions, today
 from tuner.bench.rates import attainable_rates
 from tuner.bench.reports import gpu_report
 from tuner.errors import BadInput, TunerError
+from tuner.hardware import CARDS, card_named
 from tuner.models.configs import TRANSFORMERS, VAE
 from tuner.settings import GIB
 
@@ -134,7 +137,8 @@ def run(
         out,
     )
     report.write()
-    for row in _rows(models, where, dtype, report.result["attainable"]["flops_per_second"], clock):
+    foresight = _foresight(models, where, dtype, limit_bytes)
+    for row in _rows(models, where, dtype, report.result["attainable"]["flops_per_second"], clock, foresight):
         report.add(row)
     report.result["seconds"] = clock.elapsed
     result = report.write()
@@ -145,8 +149,25 @@ def run(
     return result
 
 
+def _foresight(
+    models: Models, device: torch.device, dtype: torch.dtype, limit_bytes: int | None
+) -> Foresight | None:
+    """The forecast of this card's rows, where the table of cards has it."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        card = card_named(properties.name, properties.total_memory)
+    else:
+        card = CARDS["cpu"]
+    return Foresight(models.transformer, models.vae, dtype, card, limit_bytes) if card else None
+
+
 def _rows(
-    models: Models, device: torch.device, dtype: torch.dtype, flops_per_second: float, clock: Clock
+    models: Models,
+    device: torch.device,
+    dtype: torch.dtype,
+    flops_per_second: float,
+    clock: Clock,
+    foresight: Foresight | None,
 ) -> Iterator[dict[str, Any]]:
     """All rows, the most important first."""
     small = Subject(
@@ -165,6 +186,7 @@ def _rows(
         dtype,
         flops_per_second,
         clock,
+        foresight=foresight,
     )
     for size in models.sizes:
         yield from part_rows(subject, "denoise", size)

@@ -14,6 +14,7 @@ from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTra
 from torch import Tensor
 
 from tuner.bench.difference import difference
+from tuner.bench.foreseen import Foresight, with_errors
 from tuner.bench.inputs import random_latents, transformer_inputs
 from tuner.bench.paper import OnPaper, decode_on_paper, step_on_paper
 from tuner.bench.rounds import DONE, Look, look
@@ -78,6 +79,7 @@ class Subject:
         clock: Says when to stop.
         seconds: Of stock's calls, and of the first way's where stock did not fit.
         outputs: Of the same calls, on the host: the latest only.
+        foresight: Forecasts the rows; None on a card that no table knows.
     """
 
     transformer: EasyAnimateTransformer3DModel
@@ -88,6 +90,7 @@ class Subject:
     clock: Clock
     seconds: dict[tuple[Part, Size], float] = field(default_factory=dict)
     outputs: dict[Part, Tensor] = field(default_factory=dict)
+    foresight: Foresight | None = None
 
 
 def equality_rows(subject: Subject, size: Size) -> Iterator[dict[str, Any]]:
@@ -119,14 +122,18 @@ def part_rows(subject: Subject, part: Part, size: Size, peers: bool = False) -> 
         expected = subject.seconds.get((part, size)) or paper.flops / (
             _CAUTIOUS_EFFICIENCY * subject.flops_per_second
         )
+        foreseen = None
+        if subject.foresight and subject.clock.allows(2 * expected) and way.name != OFFLOADED:
+            foreseen = subject.foresight.of(part, size, way.name, way.settings)
         if not subject.clock.allows(2 * expected):
             yield {**head, "status": NOT_REACHED}
             continue
         found = look(way, subject.device, part, _while_time_allows(subject.clock, peers))
         if found.status != DONE:
-            yield {**head, "status": found.status, "left_bytes": found.left_bytes}
+            yield {**head, "status": found.status, "left_bytes": found.left_bytes, "forecast": foreseen}
             continue
-        yield {**head, **_measured(subject, part, size, way, found, paper)}
+        measured = _measured(subject, part, size, way, found, paper)
+        yield {**head, **measured, "forecast": with_errors(foreseen, measured) if foreseen else None}
 
 
 def leak_row(subject: Subject, size: Size) -> dict[str, Any]:

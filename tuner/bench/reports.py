@@ -57,6 +57,7 @@ _GPU_COLUMNS = (
     Text("fragmentation", "碎片率"),
     Text("to device per call", "每次传到设备"),
     Text("difference", "差异"),
+    Text("forecast: memory, time", "预测：内存、时间"),
 )
 _BAR_COLUMNS = (Text("bar", "目标"), Text("worst", "最差"), Text("must be", "要求"), Text("reached", "达到"))
 _PARTS = {"denoise": Text("denoising step", "去噪一步"), "decode": Text("decode", "解码")}
@@ -194,7 +195,16 @@ def _figures(row: Mapping[str, Any]) -> list[str]:
         f"{row['fragmentation']:.1%}",
         copies_in_words(moved["h2d_count"], moved["h2d_bytes"]),
         apart,
+        _off(row.get("forecast")),
     ]
+
+
+def _off(foreseen: Mapping[str, Any] | None) -> str:
+    """How far the forecast of a row was off: peak allocated, then seconds."""
+    if not foreseen:
+        return _NOT_RUN
+    errors = (foreseen["error"][name] for name in ("peak_allocated_bytes", "seconds"))
+    return ", ".join(_NOT_RUN if error is None else f"{error:+.1%}" for error in errors)
 
 
 def _bar(bar: Mapping[str, Any], column: int) -> list[str]:
