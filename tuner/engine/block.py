@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.normalization import FP32LayerNorm
 from torch import Tensor, nn
 
 from tuner.models.attention import OriginalAttnProcessor
@@ -81,17 +80,17 @@ class ChunkedBlock:
             projected = attn.to_q(_modulated(norm, video[:, chunk], shift, scale))
             queries = _normed_heads(attn.norm_q, projected, heads)
             del projected
-            _rotate(queries, rotary[chunk])
+            # Text goes with the first chunk, as in stock, so that 16 bits are rounded there as in stock.
+            before = 0 if chunk.start else length
+            queries = torch.cat([text_queries, queries], dim=1) if before else queries
+            _rotate(queries[:, before:], rotary[chunk])
             attended = self._scaled_dot_product(queries, keys, values)
             del queries
-            video[:, chunk].add_(attn.to_out[1](attn.to_out[0](attended)).mul_(gate))
+            video[:, chunk].add_(attn.to_out[1](attn.to_out[0](attended[:, before:])).mul_(gate))
+            if before:
+                del text_queries
+                text.add_(_text_out(attn, attended[:, :before]).mul_(text_gate))
             del attended
-        attended = self._scaled_dot_product(text_queries, keys, values)
-        if own:
-            attended = attn.to_add_out(attended)
-        elif isinstance(attn.processor, OriginalAttnProcessor):
-            attended = attn.to_out[1](attn.to_out[0](attended))
-        text.add_(attended.mul_(text_gate))
 
     def _scaled_dot_product(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attention of ``[b, n, H, D]`` queries over all keys, heads joined: ``[b, n, H*D]``."""
@@ -106,6 +105,15 @@ class ChunkedBlock:
             video[:, chunk].add_(after(block.ff(_modulated(norm, video[:, chunk], shift, scale))).mul_(gate))
         normed = _modulated(norm, text, text_shift, text_scale)
         text.add_(after((block.txt_ff or block.ff)(normed)).mul_(text_gate))
+
+
+def _text_out(attn: Any, attended: Tensor) -> Tensor:
+    """What text's share of the attention comes to."""
+    if attn.add_q_proj is not None:
+        return attn.to_add_out(attended)
+    if isinstance(attn.processor, OriginalAttnProcessor):
+        return attn.to_out[1](attn.to_out[0](attended))
+    return attended
 
 
 def rotary_turns(tables: tuple[Tensor, Tensor]) -> Tensor:
@@ -146,13 +154,14 @@ def _modulated(norm: Any, tokens: Tensor, shift: Tensor, scale: Tensor) -> Tenso
     return _layer_norm(norm.norm, tokens).mul_(1 + scale).add_(shift)
 
 
-def _layer_norm(norm: nn.LayerNorm, tokens: Tensor) -> Tensor:
-    """A norm in float32, rounded once.
-
-    The kernel computes so whatever the dtype; the float32 copies that diffusers' own forward makes before and
-    after it would be four times the tokens.
-    """
-    return nn.LayerNorm.forward(norm, tokens) if isinstance(norm, FP32LayerNorm) else norm(tokens)
+def _layer_norm(norm: nn.Module, tokens: Tensor) -> Tensor:
+    """A norm in float32, rounded once; a quarter of the tokens at a time, so that its float32 copies are small."""
+    if tokens.dtype == torch.float32:
+        return norm(tokens)
+    normed, quarter = torch.empty_like(tokens), -(-tokens.shape[1] // 4)
+    for some, place in zip(tokens.split(quarter, dim=1), normed.split(quarter, dim=1), strict=True):
+        place.copy_(norm(some))
+    return normed
 
 
 def _heads(projected: Tensor, heads: int) -> Tensor:
