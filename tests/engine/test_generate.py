@@ -364,10 +364,10 @@ def test_on_a_card_a_missing_attention_package_is_named(backend, package):
 @pytest.mark.parametrize("layout", ["contiguous", "chunked", "interleaved"])
 def test_in_16_bits_the_clip_is_stocks_but_for_rounding(layout):
     request = tuner.Request(prompt="a red ball", width=64, height=64, frames=9, steps=4, seed=3)
-    components = tuner.load_model("demo", Settings(precision="bfloat16"), "cpu")
+    components = tuner.load_model("demo", tuner.Settings(precision="bfloat16"), "cpu")
     clips = [
         tuner.generate(request, settings, components, return_frames=True).frames
-        for settings in (Settings(engine="stock"), Settings(layout=layout))
+        for settings in (tuner.Settings(engine="stock"), tuner.Settings(layout=layout))
     ]
     error = (clips[0] - clips[1]).square().mean().item()
     assert error < 10 ** (-45 / 10), "at least 45 dB"

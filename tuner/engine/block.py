@@ -64,8 +64,7 @@ class ChunkedBlock:
         normed = _modulated(norm, text, text_shift, text_scale)
         keys[:, :length] = _normed_heads(norm_k, to_k(normed), heads)
         values[:, :length] = _heads(to_v(normed), heads)
-        text_queries = _normed_heads(norm_q, to_q(normed), heads)
-
+        text_queries: list[Tensor] = [_normed_heads(norm_q, to_q(normed), heads)]
         del normed
         for chunk in self.chunks(video.shape[1]):
             rows = slice(length + chunk.start, length + chunk.stop)
@@ -81,14 +80,14 @@ class ChunkedBlock:
             queries = _normed_heads(attn.norm_q, projected, heads)
             del projected
             # Text goes with the first chunk, as in stock, so that 16 bits are rounded there as in stock.
-            before = 0 if chunk.start else length
-            queries = torch.cat([text_queries, queries], dim=1) if before else queries
+            before = length if text_queries else 0
+            if text_queries:
+                queries = torch.cat([text_queries.pop(), queries], dim=1)
             _rotate(queries[:, before:], rotary[chunk])
             attended = self._scaled_dot_product(queries, keys, values)
             del queries
             video[:, chunk].add_(attn.to_out[1](attn.to_out[0](attended[:, before:])).mul_(gate))
             if before:
-                del text_queries
                 text.add_(_text_out(attn, attended[:, :before]).mul_(text_gate))
             del attended
 
