@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tuner.engine.cache import ConditionCache, Feature, FeatureCache
 from tuner.engine.frames import Frame
 from tuner.engine.placement import Placement
-from tuner.engine.weights import resident_prefix
+from tuner.engine.weights import resident_prefix, smallest_prefix
 from tuner.meter.meter import CacheCounter
 
 UNIT = 4
@@ -96,3 +96,15 @@ def test_the_resident_prefix_is_the_longest_that_fits(sizes, capacity):
     count = resident_prefix(sizes, capacity)
     assert sum(sizes[:count]) <= capacity
     assert count == len(sizes) or sum(sizes[: count + 1]) > capacity
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 80), st.integers(0, 80), st.integers(0, 8)
+)
+def test_more_capacity_never_takes_less_memory_and_keeps_no_fewer_blocks(sizes, one, other, prefetch):
+    def held(count):
+        return sum(sizes[:count]) + min(prefetch + 1, len(sizes) - count) * max(sizes[count:], default=0)
+
+    less, more = (smallest_prefix(sizes, capacity, prefetch) for capacity in sorted((one, other)))
+    assert less <= more and held(less) <= held(more)
+    assert held(less) <= held(resident_prefix(sizes, min(one, other))) and held(less) <= held(len(sizes))

@@ -95,7 +95,7 @@ class BlockWeights:
     Args:
         blocks: In the order of use.
         placement: Moves the bytes.
-        capacity_bytes: Blocks of the prefix that fits stay on the device.
+        capacity_bytes: Blocks of the prefix that fits stay on the device, and more where that takes less memory.
         prefetch: Blocks copied ahead of the one in use; each takes a buffer of the largest that does not stay.
         counter: Told of hits (still there), misses (copied), evictions (overwritten) and bytes that stay.
     """
@@ -111,7 +111,7 @@ class BlockWeights:
         self._placement, self._counter = placement, counter
         self._blocks = blocks
         sizes = [block.nbytes for block in blocks]
-        self.resident = resident_prefix(sizes, capacity_bytes)
+        self.resident = smallest_prefix(sizes, capacity_bytes, prefetch)
         streamed = sizes[self.resident :]
         queues = placement.meter.queues()
         self._kept = [_Slot(size, placement.device, queues) for size in sizes[: self.resident]]
@@ -200,3 +200,17 @@ def resident_prefix(sizes: Sequence[int], capacity: int) -> int:
         if held > capacity:
             return count
     return len(sizes)
+
+
+def smallest_prefix(sizes: Sequence[int], capacity: int, prefetch: int) -> int:
+    """How many of the first blocks are to stay: what fits ``capacity`` bytes, or more if that takes less memory.
+
+    It does where the blocks that are left would have to share buffers as large as the largest of them, though
+    they are few or small.
+    """
+
+    def bytes_on_device(count: int) -> int:
+        streamed = sizes[count:]
+        return sum(sizes[:count]) + min(prefetch + 1, len(streamed)) * max(streamed, default=0)
+
+    return min(range(resident_prefix(sizes, capacity), len(sizes) + 1), key=bytes_on_device)
