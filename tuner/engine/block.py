@@ -70,18 +70,19 @@ class ChunkedBlock:
         keys[:, :length] = _normed_heads(norm_k, to_k(normed), heads)
         values[:, :length] = _heads(to_v(normed), heads)
         text_queries: list[Tensor] = [_normed_heads(norm_q, to_q(normed), heads)]
-        del normed
-        for chunk in self.chunks(video.shape[1]):
+        # From the last chunk to the first, then from the first on: the first is normed once for both.
+        for chunk in reversed(list(self.chunks(video.shape[1]))):
+            del normed
             rows = slice(length + chunk.start, length + chunk.stop)
             normed = _modulated(norm, video[:, chunk], shift, scale, whole)
             values[:, rows] = _heads(attn.to_v(normed), heads)
-            projected = attn.to_k(normed)
-            del normed
-            keys[:, rows] = _normed_heads(attn.norm_k, projected, heads)
-            del projected
+            keys[:, rows] = _normed_heads(attn.norm_k, attn.to_k(normed), heads)
             _rotate(keys[:, rows], rotary[chunk])
         for chunk in self.chunks(video.shape[1]):
-            projected = attn.to_q(_modulated(norm, video[:, chunk], shift, scale, whole))
+            if chunk.start:
+                normed = _modulated(norm, video[:, chunk], shift, scale, whole)
+            projected = attn.to_q(normed)
+            del normed
             queries = _normed_heads(attn.norm_q, projected, heads)
             del projected
             # Text goes with the first chunk, as in stock, so that 16 bits are rounded there as in stock.
@@ -135,14 +136,14 @@ def rotary_turns(tables: tuple[Tensor, Tensor]) -> Tensor:
 def _rotate(states: Tensor, turns: Tensor) -> None:
     """Turn pairs of ``states`` ``[b, n, H, D]``, in float32 as diffusers does, in place.
 
-    Half of the tokens at a time, so that a float32 copy takes no more than the 16-bit states themselves.
+    In 16 bits half of the tokens at a time, so that a float32 copy takes no more than the states themselves.
     """
+    if states.dtype == torch.float32:
+        _pairs(states).mul_(turns[:, None])
+        return
     half = -(-states.shape[1] // 2)
     for some, by in zip(states.split(half, dim=1), turns[:, None].split(half), strict=True):
-        if some.dtype == torch.float32:
-            _pairs(some).mul_(by)
-        else:
-            some.copy_(torch.view_as_real(_pairs(some.float()).mul_(by)).flatten(-2))
+        some.copy_(torch.view_as_real(_pairs(some.float()).mul_(by)).flatten(-2))
 
 
 def _pairs(states: Tensor) -> Tensor:

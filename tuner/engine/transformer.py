@@ -160,17 +160,20 @@ class TransformerRunner:
         return torch.cat([tokens, model.text_proj_t5(states_t5)], dim=1)
 
     def _video_tokens(self, latents: Tensor, inpaint: Tensor | None) -> Tensor:
-        """Patches of all frames as tokens ``[b, t*h*w, C]``."""
-        batch, _, frames, height, width = latents.shape
+        """Patches of all frames as tokens ``[b, t*h*w, C]``, as many frames at a time as make a token chunk."""
+        frames, height, width = latents.shape[2:]
         patch = self._model.config["patch_size"]
         per_frame = (height // patch) * (width // patch)
-        tokens = latents.new_empty(batch, frames * per_frame, self._model.proj.out_channels)
-        for frame in range(frames):
-            picture = latents[:, :, frame]
+        at_once = max((self._settings.token_chunk or frames * per_frame) // per_frame, 1)
+        tokens = latents.new_empty(len(latents), frames * per_frame, self._model.proj.out_channels)
+        for start in range(0, frames, at_once):
+            some = slice(start, start + at_once)
+            pictures = latents[:, :, some]
             if inpaint is not None:
-                picture = torch.cat([picture, inpaint[:, :, frame]], dim=1)
-            patches = self._model.proj(picture).flatten(2).transpose(1, 2)
-            tokens[:, frame * per_frame : (frame + 1) * per_frame] = patches
+                pictures = torch.cat([pictures, inpaint[:, :, some]], dim=1)
+            patches = self._model.proj(pictures.transpose(1, 2).flatten(0, 1))
+            patches = patches.unflatten(0, (len(latents), -1)).flatten(3).transpose(2, 3).flatten(1, 2)
+            tokens[:, start * per_frame : start * per_frame + patches.shape[1]] = patches
         return tokens
 
     def _unpatched(self, video: Tensor, time: Tensor, like: Tensor) -> Tensor:
