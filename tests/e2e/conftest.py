@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from gradio_client import Client
+from playwright.sync_api import Browser, BrowserContext, Error, Page, Request, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM_ARGUMENTS = [
@@ -84,6 +85,12 @@ def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def client(url: str) -> Client:
+    """A program that uses the server."""
+    return Client(url, verbose=False)
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if not path or not Path(path).exists():
@@ -116,12 +123,16 @@ def open_page(
     errors: list[str] = []
     external: list[str] = []
 
+    def note_error(error: Error) -> None:
+        errors.append(str(error))
+
+    def note_request(request: Request) -> None:
+        if not request.url.startswith((url, "data:", "blob:")):
+            external.append(request.url)
+
     def watch(page: Page) -> None:
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on(
-            "request",
-            lambda request: request.url.startswith((url, "data:", "blob:")) or external.append(request.url),
-        )
+        page.on("pageerror", note_error)
+        page.on("request", note_request)
 
     def open_(width: int = 1440, height: int = 900, locale: str = "en-US") -> Page:
         kind = (width, height, locale)
@@ -130,7 +141,10 @@ def open_page(
         context = contexts[kind]
         context.on("page", watch)
         opened.append(context)
-        page = context.new_page()
+        if context.pages:
+            watch(page := context.pages[0])
+        else:
+            page = context.new_page()
         page.goto(url)
         # Ready is when the server has said what to show: the preset of a first visit is then in the menu.
         page.wait_for_function("document.querySelector('#preset input')?.value")
@@ -140,9 +154,13 @@ def open_page(
     yield open_
     for context in opened:
         context.remove_listener("page", watch)
-        for page in context.pages:
-            page.evaluate("localStorage.clear()")
+        first, *others = context.pages
+        for page in others:
             page.close()
+        first.evaluate("localStorage.clear()")
+        first.goto("about:blank")  # the next test's visit is its own, in a tab that need not be made again
+        first.remove_listener("pageerror", note_error)
+        first.remove_listener("request", note_request)
     assert not errors
     assert not external
 

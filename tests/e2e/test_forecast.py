@@ -9,6 +9,8 @@ from statistics import median
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.e2e.actions import fill
+
 CARD = "#forecast [data-gpu], #forecast[data-gpu]"
 SMALL_CARD = "rtx3060-12gb"
 
@@ -40,13 +42,6 @@ def peak_of(page: Page, stage: int) -> float:
     text = page.locator("#forecast .row b").nth(stage).inner_text()
     value, unit = text.split()
     return float(value) * {"MiB": 1, "GiB": 1024}[unit]
-
-
-def fill(page: Page, **fields: object) -> None:
-    for name, value in fields.items():
-        box = page.locator(f"#{name} textarea, #{name} input").first
-        box.fill(str(value))
-        box.press("Tab")
 
 
 def large_model(page: Page) -> None:
