@@ -16,6 +16,7 @@ _REPEATS = 5
 _IMAGES, _CHANNELS, _IMAGE_SIDE = 8, {"cuda": 512, "cpu": 64}, 128
 _PRODUCT_SIDE = {"cuda": 8192, "cpu": 2048}
 _COPY_BYTES = {"cuda": 2**30, "cpu": 2**28}
+_DRAWN_BYTES = 2**20
 
 
 class Rates(TypedDict):
@@ -37,10 +38,10 @@ def attainable_rates(device: torch.device, dtype: torch.dtype) -> Rates:
     """Measure them: arithmetic of ``dtype``, and copies of 1 GiB (on a CPU: 256 MiB)."""
     flops = max(_product_rate(device, dtype), _convolution_rate(device, dtype))
     size = _COPY_BYTES[device.type]
-    source = torch.randint(256, (size,), device=device, dtype=torch.uint8)
+    source = _bytes(size).to(device)
     target = torch.empty_like(source)
     on_device = 2 * size / _seconds(lambda: target.copy_(source), device)
-    pageable = torch.randint(256, (size,), dtype=torch.uint8)
+    pageable = _bytes(size)
     up_pageable = size / _seconds(lambda: target.copy_(pageable), device)
     pinned = pageable.pin_memory() if device.type == "cuda" else pageable
     up = size / _seconds(lambda: target.copy_(pinned, non_blocking=True), device)
@@ -52,6 +53,11 @@ def attainable_rates(device: torch.device, dtype: torch.dtype) -> Rates:
         "h2d_pageable_bytes_per_second": up_pageable,
         "d2h_pinned_bytes_per_second": down,
     }
+
+
+def _bytes(count: int) -> torch.Tensor:
+    """On the host: the same random MiB again and again, as drawing each byte would take longer than the copies."""
+    return torch.randint(256, (_DRAWN_BYTES,), dtype=torch.uint8).repeat(count // _DRAWN_BYTES)
 
 
 def synchronize(device: torch.device) -> None:
