@@ -11,7 +11,7 @@ from tuner.errors import BadInput
 @pytest.fixture(scope="module", params=[transformer, vae], ids=["transformer", "vae"])
 def result(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("bench") / "result.json"
-    request.param.run(width=64, height=64, frames=9, rounds=2, out=out)
+    request.param.run(width=48, height=48, frames=5, rounds=2, out=out)
     return json.loads(out.read_text()), out.with_suffix(".md").read_text()
 
 

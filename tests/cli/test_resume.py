@@ -1,8 +1,8 @@
 """``tuner run --resume`` goes on with a run that ended early."""
 
-import json
+import os
 import signal
-import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,25 +17,26 @@ from tuner.runs.resume import LATENTS_FILE, reached
 LONG = ("--model", "demo", "--width", 64, "--height", 64, "--frames", 9, "--steps", 24, "--seed", 3)
 
 
-def stop_after_a_step(run: subprocess.Popen[str], home: Path, how: signal.Signals) -> str:
-    """End a run once it has kept some latents; its id."""
-    while not (found := list(home.glob(f"runs/*/{LATENTS_FILE}"))):
-        assert run.poll() is None
+def end_after_a_step(pid: int, home: Path, how: signal.Signals) -> None:
+    """End the process ``pid`` once its run has kept some latents."""
+    end = time.monotonic() + 60
+    while not list(home.glob(f"runs/*/{LATENTS_FILE}")):
+        assert time.monotonic() < end
         time.sleep(0.005)
-    run.send_signal(how)
-    run.wait(30)
-    return found[0].parent.name
+    os.kill(pid, how)
 
 
 def test_a_cancelled_run_goes_on_and_says_how(tuner: Callable, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "green").save(tmp_path / "start.png")
-    out = tmp_path / "out"
-    run = start(tmp_path, *LONG, "--start-image", tmp_path / "start.png", "--out", out, "--json")
-    run_id = stop_after_a_step(run, tmp_path / "home", signal.SIGINT)
-    assert run.stderr is not None and run.stdout is not None
-    assert f"to go on: tuner run --resume {run_id}\n" in run.stderr.read()
-    assert json.loads(run.stdout.read())["status"] == "cancelled"
-    kept = reached(tmp_path / "home" / "runs" / run_id)
+    out, home = tmp_path / "out", tmp_path / "home"
+    ctrl_c = threading.Thread(target=end_after_a_step, args=(os.getpid(), home, signal.SIGINT))
+    ctrl_c.start()
+    cut = tuner("run", *LONG, "--start-image", tmp_path / "start.png", "--out", out, "--json")
+    ctrl_c.join()
+    run_id = cut.json["run_id"]
+    assert (cut.code, cut.json["status"]) == (130, "cancelled")
+    assert f"to go on: tuner run --resume {run_id}\n" in cut.err
+    kept = reached(home / "runs" / run_id)
     assert kept is not None
 
     (tmp_path / "start.png").unlink()
@@ -47,7 +48,7 @@ def test_a_cancelled_run_goes_on_and_says_how(tuner: Callable, tmp_path: Path) -
     assert (done.json["width"], done.json["frames"], done.json["suggestion"]) == (64, 9, {})
     assert frames_of(done.json["video"]) == 9
 
-    store = Store(tmp_path / "home")
+    store = Store(home)
     before, after = store.get(run_id), store.get(done.json["run_id"])
     assert before is not None and after is not None
     assert after.request["prompt"] == before.request["prompt"]
@@ -57,10 +58,12 @@ def test_a_cancelled_run_goes_on_and_says_how(tuner: Callable, tmp_path: Path) -
 
 def test_a_run_that_was_killed_goes_on(tuner: Callable, tmp_path: Path) -> None:
     run = start(tmp_path, *LONG, "--out", tmp_path / "out", "--quiet")
-    run_id = stop_after_a_step(run, tmp_path / "home", signal.SIGKILL)
+    end_after_a_step(run.pid, tmp_path / "home", signal.SIGKILL)
+    run.wait(30)
+    store = Store(tmp_path / "home")
+    (run_id,) = (record.id for record in store.history())
     done = tuner("run", "--resume", run_id, "--out", tmp_path / "out", "--quiet", "--json")
     assert (done.code, done.json["status"]) == (0, "done")
-    store = Store(tmp_path / "home")
     record = store.get(run_id)
     assert record is not None and record.status == "crashed"
     store.close()

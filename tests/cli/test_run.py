@@ -137,18 +137,13 @@ def test_a_damaged_model_fails_in_one_line_and_in_the_history(tuner: Callable, t
     store.close()
 
 
-def start(tmp_path: Path, *arguments: object, file_bytes: int | None = None) -> subprocess.Popen[str]:
-    def limit() -> None:
-        if file_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-
+def start(tmp_path: Path, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tuner", "run", *map(str, arguments)],
         env={**os.environ, "TUNER_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=limit,
     )
 
 
@@ -171,12 +166,16 @@ def test_ctrl_c_cancels_within_two_seconds_and_leaves_no_half_a_clip(tmp_path: P
     store.close()
 
 
-def test_a_full_disk_is_one_line_and_exit_4(tmp_path: Path) -> None:
-    run = start(tmp_path, *TINY, "--out", tmp_path / "out", "--quiet", "--json", file_bytes=1024)
-    out, err = run.communicate(timeout=60)
-    assert run.returncode == 4
-    *warnings, error = err.splitlines()
+def test_a_full_disk_is_one_line_and_exit_4(tuner: Callable, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        failed = tuner("run", *TINY, "--out", tmp_path / "out", "--quiet", "--json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert failed.code == 4
+    *warnings, error = failed.err.splitlines()
     assert error.startswith("error: ") and "video.mp4" in error
     assert all(line.startswith("warning: ") for line in warnings)
-    assert json.loads(out)["status"] == "failed"
+    assert failed.json["status"] == "failed"
     assert list((tmp_path / "out").iterdir()) == []

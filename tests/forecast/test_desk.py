@@ -59,6 +59,8 @@ def test_what_runs_taught_goes_into_the_next_answer(desk: Desk) -> None:
 def test_a_refusal_comes_back_as_itself(desk: Desk) -> None:
     with pytest.raises(BadInput, match="no bfloat16 arithmetic"):
         desk.ask("a", replace(SMALL, gpu="t4", settings=Settings(precision="bfloat16"))).result(60)
+    with pytest.raises(BadInput, match="model"):
+        desk.ask("a", replace(SMALL, model="")).result(60)
 
 
 def test_the_newest_question_of_an_asker_stops_the_one_before_and_nobody_elses(desk: Desk) -> None:
