@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from tuner.forecast.clock import Clock, Efficiency
-from tuner.forecast.forecast import Forecaster
 from tuner.forecast.trace import Began, Copied, Entry, Ran, Recorded, Repeated, Segment, Stepped, Waited
 from tuner.hardware import CARDS
 from tuner.request import Request
@@ -27,8 +26,7 @@ def seconds(*entries: Entry) -> float:
     return clock.seconds
 
 
-def test_the_published_seconds_of_a_step_are_met():
-    forecaster = Forecaster()
+def test_the_published_seconds_of_a_step_are_met(forecaster):
     errors = []
     for (width, height, frames), published in PUBLISHED.items():
         request = Request(width=width, height=height, frames=frames, steps=25)

@@ -4,17 +4,11 @@ import pytest
 
 from tuner.errors import BadInput
 from tuner.forecast.fit import fastest_that_fits
-from tuner.forecast.forecast import Forecaster
 from tuner.request import Request
 from tuner.settings import GIB, Settings
 
 MODEL = "easyanimate-v5-7b-inp"
 CLIP = Request(width=384, height=256, frames=9, steps=25, start_image="not opened.png")
-
-
-@pytest.fixture(scope="module")
-def forecaster() -> Forecaster:
-    return Forecaster()
 
 
 @pytest.mark.parametrize("gib", [3, 8, 24])

@@ -17,11 +17,6 @@ LARGE = Request(width=1024, height=1024, frames=49, steps=25, start_image="not o
 SMALL = Request(width=64, height=64, frames=9, steps=5)
 
 
-@pytest.fixture(scope="module")
-def forecaster() -> Forecaster:
-    return Forecaster()
-
-
 def test_neither_card_nor_weights_nor_network_are_needed(monkeypatch, tmp_path):
     def refuse(*_: object) -> None:
         raise AssertionError("a forecast opened a connection")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -40,11 +39,6 @@ KNOBS = st.fixed_dictionaries(
         "prefetch": st.sampled_from([0, 1, 3, 8]),
     }
 )
-
-
-@pytest.fixture(scope="module")
-def forecaster() -> Forecaster:
-    return Forecaster()
 
 
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -153,7 +153,7 @@ def real_runs() -> dict[str, list[FinishedRun]]:
     runs: dict[str, list[FinishedRun]] = {"tuned": [], "stock": []}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tuner.meter.meter.time.perf_counter", time.process_time)
-        for size, steps in ((64, 4), (80, 2), (80, 2), (96, 3)):
+        for size, steps in ((48, 4), (64, 2), (64, 2), (80, 3)):
             request = CLIP.replace(width=size, height=size, steps=steps, start_image=PICTURE)
             for engine, made in runs.items():
                 settings = Settings().replace(engine=engine)
@@ -170,7 +170,7 @@ def test_after_three_runs_a_larger_one_is_forecast_better(
     real_runs: dict[str, list[FinishedRun]], engine: str
 ) -> None:
     *earlier, last = real_runs[engine]
-    request = CLIP.replace(width=96, height=96, steps=3, start_image=PICTURE)
+    request = CLIP.replace(width=80, height=80, steps=3, start_image=PICTURE)
     learned = Forecaster(learned=Learned(earlier)).forecast(request, last.settings, gpu="cpu").to_json()
     before, after = (errors(forecast, last.measured)["seconds"] for forecast in (last.forecast, learned))
     assert before is not None and after is not None

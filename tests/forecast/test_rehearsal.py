@@ -27,8 +27,8 @@ KNOBS: dict[str, list[Any]] = {
     "text_projection": ["original", "diffusers"],
 }
 REQUEST: dict[str, list[Any]] = {
-    "width": [48, 64],
-    "height": [48, 80],
+    "width": [32, 48],
+    "height": [32, 64],
     "frames": [1, 5, 9, 17, 21],
     "guidance": [1.0, 6.0],
     "num_clips": [1, 1, 2],

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.forecast.forecast import Forecaster
 from tuner.forecast.shipped import MEMORIES, file_name, preset_text
 from tuner.forecast.table import SIZES
 from tuner.presets import SHIPPED, shipped_presets
@@ -11,11 +10,6 @@ from tuner.presets import SHIPPED, shipped_presets
 def test_there_is_a_preset_for_every_published_size_and_memory():
     wanted = {file_name(size, memory) for size in SIZES for memory in MEMORIES}
     assert {path.name for path in shipped_presets()} == {*wanted, "demo-cpu.toml"}
-
-
-@pytest.fixture(scope="module")
-def forecaster() -> Forecaster:
-    return Forecaster()
 
 
 @pytest.mark.parametrize(

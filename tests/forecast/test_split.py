@@ -14,11 +14,6 @@ REQUEST = Request(width=128, height=128, frames=17, steps=4)
 MIB = 2**20
 
 
-@pytest.fixture(scope="module")
-def forecaster() -> Forecaster:
-    return Forecaster()
-
-
 def stage(forecaster: Forecaster, name: str, gpu: str = "a10", **knobs: object) -> StageForecast:
     found = forecaster.forecast(REQUEST, Settings(**knobs), gpu=gpu)
     return next(stage for stage in found.stages if stage.name == name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.forecast.forecast import Forecast, Forecaster
+from tuner.forecast.forecast import Forecast
 from tuner.request import Request
 from tuner.settings import GIB, Settings
 
@@ -12,11 +12,6 @@ JOB = Request(width=1024, height=1024, frames=49, steps=25, start_image="not ope
 MODEL = "easyanimate-v5-7b-inp"
 SMALLEST = Settings(chunk_size=1, batch_size=1, cache_capacity=0.0)
 LIMITS_GIB = {"encode text": 1.2, "encode image": 3.0, "denoise": 3.0, "decode": 3.0}
-
-
-@pytest.fixture(scope="module")
-def forecaster() -> Forecaster:
-    return Forecaster()
 
 
 @pytest.fixture(scope="module")
