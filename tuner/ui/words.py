@@ -150,6 +150,7 @@ WORDS: dict[str, Text] = {
     "stage_decode": Text("Decode", "解码"),
     "stage_write": Text("Write", "写出"),
     "download": Text("Download", "下载"),
+    "preview": Text("a rough look, sharpened when it is decoded", "粗略预览，解码后变清晰"),
     "no_video": Text("The clip appears here", "视频将显示在这里"),
     # status words
     "status_idle": Text("ready", "就绪"),
