@@ -17,6 +17,7 @@ from tuner.engine.conditions import inpaint_latents, source_latents
 from tuner.engine.denoise import denoise, make_scheduler, starting_point
 from tuner.engine.device import free_bytes, machine_of
 from tuner.engine.engines import ENGINES, Engine
+from tuner.engine.heap import kept_heap
 from tuner.engine.placement import Placement
 from tuner.engine.preview import Preview, film_strip
 from tuner.engine.progress import Progress, ProgressKeeper
@@ -97,7 +98,7 @@ def generate(
         TunerError: The clip could not be written.
     """
     meter = meter or Meter(components.device, on_event, should_stop)
-    with _told(meter, settings, request), meter:
+    with _told(meter, settings, request), kept_heap(components.device), meter:
         _check(request, settings, components, initial_latents, resume)
         use_text_projection(components.transformer, settings.text_projection)
         placement = Placement(components.device, meter)
