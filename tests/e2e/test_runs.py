@@ -28,6 +28,26 @@ def test_a_reload_mid_run_attaches_again_without_hole_or_duplicate(page: Page, c
     expect(page.locator("#cancel")).to_be_disabled()
 
 
+def test_a_clip_is_shown_while_it_forms(page: Page) -> None:
+    fill(page, prompt="film", **QUICK)
+    generate(page)
+    assert ended(page) == "done"
+    fill(page, steps=100)
+    generate(page)
+    film = page.locator("#live .film")
+    expect(film).to_be_visible(timeout=30_000)
+    expect(page.locator("#live video")).to_be_hidden()
+    picture = film.locator("i").evaluate("i => i.style.backgroundImage")
+    width = page.evaluate(
+        "async url => { const one = new Image(); one.src = url; await one.decode(); return one.naturalWidth }",
+        picture.removeprefix('url("').removesuffix('")'),
+    )
+    assert width == 3 * 8
+    page.locator("#cancel").click()
+    assert ended(page) == "cancelled"
+    expect(film).to_be_hidden()
+
+
 def test_a_second_tab_follows_and_its_cancel_is_seen_in_the_first(page: Page, url: str) -> None:
     fill(page, prompt="two tabs", **QUICK | {"frames": 49, "steps": 200})
     run = generate(page)

@@ -91,6 +91,12 @@ def test_the_next_run_finds_the_model_loaded(registry: Registry) -> None:
     assert "load" not in [event.get("stage") for event in events]
 
 
+def test_a_decoded_clip_teaches_how_to_show_the_next_one_while_it_forms(registry: Registry) -> None:
+    follow(registry, submit(registry))
+    _, events = follow(registry, submit(registry))
+    assert [event["step"] for event in events if event["kind"] == "Previewed"] == [1, 2]
+
+
 def test_another_precision_loads_the_model_again(registry: Registry) -> None:
     status, events = follow(registry, submit(registry, precision="bfloat16"))
     assert status == "done"

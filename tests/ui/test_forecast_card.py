@@ -87,6 +87,13 @@ def test_time_steps_and_transfers_are_said() -> None:
     assert "2:46" in markup and "4.90 s" in markup and "2.00 GiB" in markup
 
 
+@pytest.mark.parametrize(("runs", "said"), [(1, "corrected by 1 run on"), (7, "corrected by 7 runs on")])
+def test_how_many_runs_corrected_the_times_is_said(runs: int, said: str) -> None:
+    learned = {"runs": runs, "stages": {"denoise": {"factor": 1.2, "runs": runs}}}
+    assert said in forecast_card.body({**FORECAST, "learned": learned}, 20 * GIB)
+    assert "corrected" not in forecast_card.body(FORECAST, 20 * GIB)
+
+
 def test_this_machines_card_comes_first_and_is_the_only_one_not_simulated() -> None:
     for machine, first in ((CPU, "cpu"), (A10, "a10")):
         cards = re.findall(r'<option value="([^"]+)"( data-here="true")?', forecast_card.chooser(machine))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tuner.errors import BadInput
+from tuner.request import Request
 
 
 def whole(field: str) -> Callable[[str], int]:
@@ -64,7 +65,7 @@ _NUMBERS = {
 
 
 def _request_options() -> dict[str, Any]:
-    """The annotation of every option by its field."""
+    """The annotation of every option by its field, in the request's order."""
     options: dict[str, Any] = {}
     for name, text in _TEXTS.items():
         options[name] = Annotated[str | None, typer.Option(help=text)]
@@ -74,7 +75,7 @@ def _request_options() -> dict[str, Any]:
         options[name] = Annotated[int | None, typer.Option(parser=whole(name), metavar="N", help=text)]
     for name, text in _NUMBERS.items():
         options[name] = Annotated[float | None, typer.Option(parser=number(name), metavar="X", help=text)]
-    return options
+    return {name: options[name] for name in Request.model_fields if name in options}
 
 
 def with_request_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -91,12 +92,16 @@ def with_request_options(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, flags=flags, **kwargs)
 
     own = inspect.signature(command, eval_str=True)
-    kept = [parameter for name, parameter in own.parameters.items() if name != "flags"]
+    kept = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in own.parameters.items()
+        if name != "flags"
+    ]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         for name, annotation in options.items()
     ]
-    signature = own.replace(parameters=[*kept, *added])
+    signature = own.replace(parameters=[*added, *kept])
     with_options.__signature__ = signature  # type: ignore[attr-defined]
     with_options.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     return with_options

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from tuner.cli.models import ModelsDir
+from tuner.cli.options import with_request_options
 from tuner.cli.plan import Plan, make_plan, resume_plan
 from tuner.cli.progress import Progress
 from tuner.cli.record import Record
@@ -32,79 +33,11 @@ from tuner.settings import GIB, KNOBS
 _VIDEO = "video.mp4"
 
 
-def _whole(field: str) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            return int(text)
-        except ValueError:
-            raise BadInput(field, text, "a whole number") from None
-
-    return parse
-
-
-def _number(field: str) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            return float(text)
-        except ValueError:
-            raise BadInput(field, text, "a number") from None
-
-    return parse
-
-
+@with_request_options
 def run(
+    flags: dict[str, Any],
     preset: Annotated[str, typer.Option(metavar="F", help="A preset file, a clip made here, or a name.")] = "",
     model: Annotated[str, typer.Option(metavar="M", help="Name or folder of the model.")] = "",
-    prompt: Annotated[str | None, typer.Option(help="What the clip shows, English or Chinese.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
-    start_image: Annotated[str | None, typer.Option(metavar="F", help="Picture the clip starts with.")] = None,
-    end_image: Annotated[str | None, typer.Option(metavar="F", help="Picture the clip ends with.")] = None,
-    width: Annotated[
-        int | None, typer.Option(parser=_whole("width"), metavar="N", help="Pixels, a multiple of 16.")
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(parser=_whole("height"), metavar="N", help="Pixels, a multiple of 16.")
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option(parser=_whole("frames"), metavar="N", help="Video frames, 4k+1.")
-    ] = None,
-    fps: Annotated[
-        int | None, typer.Option(parser=_whole("fps"), metavar="N", help="Frames per second of the mp4.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(parser=_whole("steps"), metavar="N", help="Denoising steps.")
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(parser=_number("guidance"), metavar="X", help="Classifier-free guidance scale.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(parser=_whole("seed"), metavar="N", help="Seed of the starting noise.")
-    ] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Sampler; the checkpoint's own by default.")] = None,
-    noise_aug_strength: Annotated[
-        float | None,
-        typer.Option(
-            parser=_number("noise_aug_strength"),
-            metavar="X",
-            help="Noise added to the pictures before they are encoded.",
-        ),
-    ] = None,
-    num_clips: Annotated[
-        int | None,
-        typer.Option(parser=_whole("num_clips"), metavar="N", help="Clips to make: seeds SEED, SEED + 1, ..."),
-    ] = None,
-    source_video: Annotated[
-        str | None, typer.Option(metavar="F", help="Clip to change; needs --mask, or --strength below 1.")
-    ] = None,
-    mask: Annotated[
-        str | None, typer.Option(metavar="F", help="Picture, white where the source clip is made anew.")
-    ] = None,
-    strength: Annotated[
-        float | None,
-        typer.Option(
-            parser=_number("strength"), metavar="X", help="How much of the source clip is noised away, up to 1."
-        ),
-    ] = None,
     knobs: Annotated[
         list[str] | None,
         typer.Option(
@@ -132,25 +65,6 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Make a clip, or several of one prompt. A flag beats the preset, the preset beats the model's default."""
-    flags = {
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "start_image": start_image,
-        "end_image": end_image,
-        "width": width,
-        "height": height,
-        "frames": frames,
-        "fps": fps,
-        "steps": steps,
-        "guidance": guidance,
-        "seed": seed,
-        "scheduler": scheduler,
-        "noise_aug_strength": noise_aug_strength,
-        "num_clips": num_clips,
-        "source_video": source_video,
-        "mask": mask,
-        "strength": strength,
-    }
     if resume:
         plan = resume_plan(resume, knobs or [], {"preset": preset, "model": model, "lora": loras, **flags})
     else:

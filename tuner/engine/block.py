@@ -78,9 +78,10 @@ class ChunkedBlock:
             values[:, rows] = _heads(attn.to_v(normed), heads)
             keys[:, rows] = _normed_heads(attn.norm_k, attn.to_k(normed), heads)
             _rotate(keys[:, rows], rotary[chunk])
+        first = [normed]
+        del normed
         for chunk in self.chunks(video.shape[1]):
-            if chunk.start:
-                normed = _modulated(norm, video[:, chunk], shift, scale, whole)
+            normed = first.pop() if first else _modulated(norm, video[:, chunk], shift, scale, whole)
             projected = attn.to_q(normed)
             del normed
             queries = _normed_heads(attn.norm_q, projected, heads)

@@ -144,9 +144,7 @@ class FeatureCache:
         """Make room for ``frame`` among what is on the device, or send it to the host."""
         while self._held_bytes + frame.nbytes > self._capacity:
             candidates = {**self._on_device, frame: feature}
-            latest = max(
-                candidates, key=lambda held: (self._next_use(candidates[held]) or 0, candidates[held].conv)
-            )
+            latest = max(candidates, key=lambda held: self._due(candidates[held]))
             self._counter.evictions += 1
             latest.spill()
             if latest is frame:

@@ -24,6 +24,7 @@ _CLASSES = {
 }
 _FEWEST_PNDM_STEPS = 4
 _FLOW_SHIFT = 1.0
+_LEAST_SIGNAL = 1e-3
 
 
 class Denoiser(Protocol):
@@ -100,6 +101,7 @@ def denoise(
     placement: Placement,
     done: int = 0,
     after_step: Callable[[int, Tensor], None] | None = None,
+    show: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Run every step that is left.
 
@@ -115,6 +117,7 @@ def denoise(
         placement: Copies the timesteps to the device, once.
         done: Steps that an earlier run took; ``latents`` are what it reached.
         after_step: Told of each step taken, 1 for the first there is, and of the latents after it.
+        show: Likewise told of what the step makes of the clip at its end, from :func:`clean_latents`.
 
     Returns:
         Latents after the last step.
@@ -138,4 +141,24 @@ def denoise(
             latents = scheduler.step(noise, time, latents, return_dict=False, **extra)[0]
         if after_step:
             after_step(index + 1, latents)
+        if show:
+            show(index + 1, clean_latents(scheduler, time, noisy[: len(latents)], noise))
     return latents
+
+
+def clean_latents(scheduler: Any, time: Tensor, noisy: Tensor, prediction: Tensor) -> Tensor:
+    """What a prediction says the latents are without their noise.
+
+    Args:
+        scheduler: From :func:`make_scheduler`.
+        time: The timestep.
+        noisy: What the transformer saw, ``[B, 16, t, h, w]``.
+        prediction: What it answered, the same shape.
+    """
+    if not hasattr(scheduler, "alphas_cumprod"):
+        return noisy - float(time) / scheduler.config.num_train_timesteps * prediction
+    signal = float(scheduler.alphas_cumprod[int(time)])
+    kept, lost = signal**0.5, (1 - signal) ** 0.5
+    if scheduler.config.prediction_type == "v_prediction":
+        return kept * noisy - lost * prediction
+    return (noisy - lost * prediction) / max(kept, _LEAST_SIGNAL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from tuner.engine.conditions import inpaint_latents, source_latents
 from tuner.engine.denoise import denoise, make_scheduler, starting_point
 from tuner.engine.device import free_bytes, machine_of
 from tuner.engine.engines import ENGINES, Engine
+from tuner.engine.heap import kept_heap
 from tuner.engine.placement import Placement
+from tuner.engine.preview import Preview, film_strip
 from tuner.engine.progress import Progress, ProgressKeeper
 from tuner.engine.run import Run
 from tuner.engine.text import encode_prompts
@@ -24,7 +27,7 @@ from tuner.engine.transformer import check_attention
 from tuner.engine.video import VideoWriter, unit_range
 from tuner.errors import BadInput, OutOfMemory, TunerError
 from tuner.machine import check_capacity
-from tuner.meter.events import Failed, Finished, OnEvent
+from tuner.meter.events import Failed, Finished, OnEvent, Previewed
 from tuner.meter.measured import Measured
 from tuner.meter.meter import Meter
 from tuner.models.attention import use_text_projection
@@ -70,6 +73,7 @@ def generate(
     meter: Meter | None = None,
     keep_progress: str | Path | None = None,
     resume: Progress | None = None,
+    preview: Preview | None = None,
 ) -> Result:
     """Make a clip, or several of one prompt.
 
@@ -85,6 +89,7 @@ def generate(
         meter: Measures the run; by default a new one, which ``on_event`` and ``should_stop`` are handed to.
         keep_progress: File in which the latents reached are kept after every step, for :meth:`Progress.load`.
         resume: Go on from what an earlier run of the same request and model reached; settings may differ.
+        preview: Shows the first clip after every step, and learns from it once it is decoded.
 
     Raises:
         BadInput: The request or the settings do not suit the model.
@@ -93,7 +98,7 @@ def generate(
         TunerError: The clip could not be written.
     """
     meter = meter or Meter(components.device, on_event, should_stop)
-    with _told(meter, settings, request), meter:
+    with _told(meter, settings, request), kept_heap(components.device), meter:
         _check(request, settings, components, initial_latents, resume)
         use_text_projection(components.transformer, settings.text_projection)
         placement = Placement(components.device, meter)
@@ -105,13 +110,15 @@ def generate(
                 meter.notice(f"resumed with all {resume.steps} steps done")
                 latents = placement.to_device(resume.latents).to(components.dtype)
             else:
-                latents = _denoised(run, initial_latents, resume, keep_progress)
+                latents = _denoised(run, initial_latents, resume, keep_progress, preview)
             kept = placement.to_host(latents)
             with ExitStack() as open_writers:
                 writers = [open_writers.enter_context(writer) for writer in _writers(run, output_dir)]
                 with meter.stage("decode"):
-                    frames = _decode(run, latents, writers, return_frames)
+                    frames = _decode(run, latents, writers, return_frames, preview)
                     del latents
+                    if preview:
+                        preview.learn(kept[0])
                 if writers:
                     with meter.stage("write"):
                         for writer in writers:
@@ -123,7 +130,11 @@ def generate(
 
 
 def _denoised(
-    run: Run, initial_latents: Tensor | None, resume: Progress | None, keep_progress: str | Path | None
+    run: Run,
+    initial_latents: Tensor | None,
+    resume: Progress | None,
+    keep_progress: str | Path | None,
+    preview: Preview | None,
 ) -> Tensor:
     """Latents after the last step, on the device: encode text, encode image, denoise."""
     request, components, placement, meter = run.request, run.components, run.placement, run.meter
@@ -163,7 +174,17 @@ def _denoised(
             placement,
             resume.done if resume else 0,
             partial(keeper.keep, len(times)) if keeper else None,
+            partial(_show, run, preview) if preview and preview.shows else None,
         )
+
+
+def _show(run: Run, preview: Preview, step: int, latents: Tensor) -> None:
+    """Tell what the first clip looks like after a step."""
+    pictures = run.placement.to_host(preview.pictures(latents[0]))
+    with run.meter.host():
+        strip = film_strip(pictures)
+        webp = b64encode(strip.webp).decode("ascii")
+    run.meter.tell(Previewed(run.meter.seconds, step, strip.frames, strip.width, strip.height, webp))
 
 
 def _check(
@@ -188,7 +209,9 @@ def _check(
         check_attention(settings.attention, components.device)
 
 
-def _decode(run: Run, latents: Tensor, writers: list[VideoWriter], return_frames: bool) -> Tensor | None:
+def _decode(
+    run: Run, latents: Tensor, writers: list[VideoWriter], return_frames: bool, preview: Preview | None
+) -> Tensor | None:
     """The frames if wanted; each chunk goes to its clip's writer while the next one decodes."""
     meter, done, total = run.meter, 0, run.request.frames * len(latents)
     clips: list[list[Tensor]] = []
@@ -202,6 +225,8 @@ def _decode(run: Run, latents: Tensor, writers: list[VideoWriter], return_frames
                     writers[number].add(on_host)
                 if return_frames:
                     clips[-1].append(unit_range(on_host))
+                if preview and number == 0:
+                    preview.watch(on_host, *clip.shape[-2:])
             done += on_host.shape[2]
             meter.frames_ready(done, total)
     with meter.host():

@@ -196,10 +196,12 @@ class _FrameAfterFrame:
             seen = _seen(rows, height, padding[1])
             shape = windows.stop - windows.start, taps * channels, seen.stop - seen.start, width
             folded = torch.empty(shape, dtype=dtype, device=device, memory_format=self._operands(dtype))
+            places = [each.unbind() for each in folded.unflatten(1, (taps, channels)).unbind()]
             for index, frame in enumerate(window[windows.start : windows.stop + taps - 1]):
-                band = _rows(frame, seen, enlarge)
+                band = _rows(frame, seen, enlarge)[0]
                 for tap in range(max(0, index - len(folded) + 1), min(index + 1, taps)):
-                    folded[index - tap, tap * channels : (tap + 1) * channels] = band[0]
+                    places[index - tap][tap].copy_(band)
+                del band
             out = functional.conv2d(folded, kernels.weight, kernels.bias, padding=padding[1:])
             return out.narrow(2, rows.start - seen.start, rows.stop - rows.start)
 

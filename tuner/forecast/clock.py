@@ -24,6 +24,7 @@ from tuner.forecast.trace import (
     Segment,
     Stepped,
     Waited,
+    Work,
 )
 from tuner.hardware import Card
 from tuner.meter.events import Stage
@@ -149,12 +150,17 @@ class Clock:
     def _seconds_of(self, ran: Ran) -> float:
         seconds = self._costs.get(ran)
         if seconds is None:
-            efficiency = self._efficiency
-            by_memory = ran.bytes / (self._card.bandwidth * efficiency.memory)
-            share = efficiency.attention if ran.work == "attention" else efficiency.products
+            by_memory = ran.bytes / (self._card.bandwidth * self._share("other"))
             rate = self._card.rates.get(_RATE_NAMES.get(ran.dtype, "float32"), self._card.rates["float32"])
-            seconds = self._costs[ran] = max(ran.flops / (rate * share), by_memory) + _LAUNCH_SECONDS
+            by_rate = ran.flops / (rate * self._share(ran.work))
+            seconds = self._costs[ran] = max(by_rate, by_memory) + _LAUNCH_SECONDS
         return seconds
+
+    def _share(self, work: Work) -> float:
+        """How much of the card's data sheet this kind of work gets."""
+        efficiency = self._efficiency
+        general = {"attention": efficiency.attention, "other": efficiency.memory}.get(work, efficiency.products)
+        return self._card.reach.get(work, general)
 
     def _seconds_of_segment(self, segment: Segment) -> float:
         seconds = self._segments.get(segment)

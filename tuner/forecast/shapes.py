@@ -22,6 +22,14 @@ class Form(NamedTuple):
 
 _META = torch.device("meta")
 
+_COUNTS = {
+    **flop_registry,
+    # PyTorch counts every attention kernel but the CPU's, which takes the same arguments as this one.
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[
+        torch.ops.aten._scaled_dot_product_flash_attention
+    ],
+}
+
 
 class Outcome(NamedTuple):
     """What one call gives.
@@ -125,14 +133,17 @@ def cost_of(func: Any, args: Any, kwargs: dict[str, Any], result: Any, moved: li
         moved: The tensors that are read or written.
     """
     packet = func.overloadpacket
-    count = flop_registry.get(packet)
+    count = _COUNTS.get(packet)
     flops = int(count(*args, **kwargs, out_val=result)) if count else 0
     name = packet.__name__
     dtype = next((tensor.dtype for tensor in moved if tensor.dtype.is_floating_point), torch.int64)
-    return Ran(name, _work(name) if flops else "other", dtype, flops, sum(tensor.nbytes for tensor in moved))
+    work = _work(name, result) if flops else "other"
+    return Ran(name, work, dtype, flops, sum(tensor.nbytes for tensor in moved))
 
 
-def _work(name: str) -> Work:
+def _work(name: str, result: Any) -> Work:
     if "attention" in name:
         return "attention"
-    return "convolution" if "conv" in name else "matmul"
+    if "conv" not in name:
+        return "matmul"
+    return "convolution3d" if result.ndim == 5 else "convolution"

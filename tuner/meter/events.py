@@ -81,6 +81,26 @@ class CacheUsed:
 
 
 @dataclass(frozen=True)
+class Previewed:
+    """What the clip looks like after a denoising step, in small pictures side by side.
+
+    Attributes:
+        step: 1 for the first.
+        frames: How many pictures.
+        width: Of each, in pixels.
+        height: Of each, in pixels.
+        webp: The strip as a WebP file, in base 64.
+    """
+
+    at: float
+    step: int
+    frames: int
+    width: int
+    height: int
+    webp: str
+
+
+@dataclass(frozen=True)
 class FramesReady:
     """``done`` of ``total`` video frames are decoded."""
 
@@ -128,7 +148,16 @@ class Failed:
 
 
 Event = (
-    StageStarted | StepDone | MemorySample | Transferred | CacheUsed | FramesReady | Noticed | Finished | Failed
+    StageStarted
+    | StepDone
+    | MemorySample
+    | Transferred
+    | CacheUsed
+    | Previewed
+    | FramesReady
+    | Noticed
+    | Finished
+    | Failed
 )
 OnEvent = Callable[[Event], None]
 

@@ -291,9 +291,9 @@ class Registry:
 
     def _make(self, recorder: Recorder, worker: WorkerProcess) -> None:
         """Have ``worker`` make one run; however it ends, the record says so."""
-        record = recorder.record
+        record, previews = recorder.record, self.store.data_dir / "previews"
         try:
-            for event in worker.run(Job(record.model, record.request, record.settings, recorder.folder)):
+            for event in worker.run(Job(record.model, record.request, record.settings, recorder.folder, previews)):
                 recorder.tell(event)
         except EOFError:
             reason = worker.last_words()

@@ -43,12 +43,14 @@ class Job:
         request: As JSON.
         settings: As JSON.
         folder: Where its files go; latents that lie there already are those to go on from.
+        previews: Where is kept how latents are shown, from run to run.
     """
 
     model: str
     request: dict[str, Any]
     settings: dict[str, Any]
     folder: Path
+    previews: Path
 
 
 @dataclass
@@ -132,6 +134,7 @@ def _generate(job: Job, kept: _Kept, teller: _Teller, stop: Flag) -> None:
     assert kept.components is not None
 
     from tuner.engine.generate import generate
+    from tuner.engine.preview import Preview
     from tuner.engine.progress import Progress
 
     _return_memory()
@@ -148,6 +151,7 @@ def _generate(job: Job, kept: _Kept, teller: _Teller, stop: Flag) -> None:
         should_stop=lambda: bool(stop.value),
         keep_progress=latents,
         resume=Progress.load(latents) if latents.exists() else None,
+        preview=Preview.of(kept.components.vae, kept.components.path / "vae", job.previews),
     )
 
 

@@ -79,7 +79,7 @@ def body(forecast: Mapping[str, Any], limit_bytes: int) -> str:
     zoomed = peak < limit_bytes * _ZOOM_BELOW
     scale = peak / _ZOOMED_SHARE if zoomed else max(limit_bytes, peak) * 1.02
     rows = "".join(_row(stage, scale, 0 if zoomed else limit_bytes) for stage in forecast["stages"])
-    return f"{rows}{_sum(forecast)}{_verdict(forecast, limit_bytes)}"
+    return f"{rows}{_sum(forecast)}{_learned(forecast)}{_verdict(forecast, limit_bytes)}"
 
 
 def _row(stage: Mapping[str, Any], scale: float, limit_bytes: int) -> str:
@@ -103,6 +103,15 @@ def _sum(forecast: Mapping[str, Any]) -> str:
     per_step = f"{steps[-1]:.2f} s{both('a_step')}" if steps else ""
     figures = f"{per_step} · {memory(moved)} {both('moved')}"
     return f'<p class="sum"><b>{duration(forecast["seconds"])}</b><small>{figures}</small></p>'
+
+
+def _learned(forecast: Mapping[str, Any]) -> str:
+    """How many finished runs corrected the times; nothing where none did."""
+    if "learned" not in forecast:
+        return ""
+    runs = forecast["learned"]["runs"]
+    words = _filled("learned_one" if runs == 1 else "learned", runs=str(runs))
+    return f'<p class="learned">{both_of(words)}</p>'
 
 
 def _verdict(forecast: Mapping[str, Any], limit_bytes: int) -> str:

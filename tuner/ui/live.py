@@ -28,8 +28,8 @@ _SCRIPT_WORDS = (
     "off_memory off_time was_forecast"
 )
 _MARKUP_WORDS = (
-    "peak total_time step_time transfers cache_hits fragmentation no_video idle_hint download stage stage_time "
-    "stage_peak forecast_error"
+    "peak total_time step_time transfers cache_hits fragmentation no_video preview idle_hint download stage "
+    "stage_time stage_peak forecast_error"
 )
 
 

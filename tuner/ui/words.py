@@ -117,6 +117,8 @@ WORDS: dict[str, Text] = {
     "fit": Text("Fit to this card", "适配此卡"),
     "a_step": Text(" per step", " 每步"),
     "moved": Text("moved", "传输"),
+    "learned_one": Text("times corrected by 1 run on this card", "时间已按本卡 1 次运行校正"),
+    "learned": Text("times corrected by {runs} runs on this card", "时间已按本卡 {runs} 次运行校正"),
     "fits": Text("✓ fits, {spare} of {limit} to spare", "✓ 放得下，{limit} 中还余 {spare}"),
     "fits_tightly": Text("! fits, but only just: {spare} to spare", "! 勉强放得下：只余 {spare}"),
     "does_not_fit": Text("✕ does not fit: {over} more than {limit}", "✕ 放不下：超出 {limit} 达 {over}"),
@@ -148,6 +150,7 @@ WORDS: dict[str, Text] = {
     "stage_decode": Text("Decode", "解码"),
     "stage_write": Text("Write", "写出"),
     "download": Text("Download", "下载"),
+    "preview": Text("a rough look, sharpened when it is decoded", "粗略预览，解码后变清晰"),
     "no_video": Text("The clip appears here", "视频将显示在这里"),
     # status words
     "status_idle": Text("ready", "就绪"),

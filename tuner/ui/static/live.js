@@ -189,6 +189,23 @@ element.addEventListener("click", (event) => {
   showClip(last);
 });
 
+// The clip as the latest step has it: small pictures side by side, one after the other at the clip's own speed.
+function showFilm(preview) {
+  const box = slot("film");
+  box.hidden = !preview;
+  const { step, frames, width, height, webp } = preview ?? {};
+  const showing = `${shown} ${step}`;
+  if (!preview || box.dataset.showing === showing) return Boolean(preview);
+  box.dataset.showing = showing;
+  const style = box.querySelector("i").style;
+  style.aspectRatio = `${width} / ${height}`;
+  style.backgroundImage = `url(data:image/webp;base64,${webp})`;
+  style.backgroundSize = `${100 * frames}% 100%`;
+  const seconds = about ? about.frames / about.fps : frames / 2;
+  style.animation = frames > 1 ? `film ${seconds}s steps(${frames}, jump-none) infinite` : "none";
+  return true;
+}
+
 function showClip(delta) {
   const clips = delta.videos ?? [];
   showNumbers(clips);
@@ -199,7 +216,8 @@ function showClip(delta) {
     video.load();
   }
   video.hidden = !address;
-  slot("no-video").hidden = Boolean(address);
+  const film = showFilm(!address && active ? run.preview : null);
+  slot("no-video").hidden = Boolean(address) || film;
   const link = slot("download");
   link.hidden = !address;
   link.href = address;

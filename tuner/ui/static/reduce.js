@@ -16,6 +16,7 @@ function newRun() {
     reservedAtPeak: 0,
     transfers: { h2d: { count: 0, bytes: 0 }, d2h: { count: 0, bytes: 0 } },
     caches: {},
+    preview: null, // {step, frames, width, height, webp}
     frames: { done: 0, total: 0 },
     notices: [], // {en, zh}
     failure: null, // likewise
@@ -53,6 +54,9 @@ const reducers = {
   },
   CacheUsed(run, event) {
     run.caches[event.level] = event;
+  },
+  Previewed(run, event) {
+    run.preview = event;
   },
   FramesReady(run, event) {
     run.frames = { done: event.done, total: event.total };
