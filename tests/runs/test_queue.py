@@ -190,7 +190,7 @@ def test_what_fails_in_the_worker_is_one_line_and_the_next_run_works(registry: R
 
 
 def test_a_folder_that_is_gone_is_named(registry: Registry) -> None:
-    run_id = submit(registry, LONG.replace(steps=20))
+    run_id = submit(registry, LONG.replace(frames=9, steps=20))
     follow(registry, run_id, until=a_step)
     shutil.rmtree(registry.store.folder(run_id))
     status, events = follow(registry, run_id)
