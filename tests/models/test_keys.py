@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
 
+from tests.engine.conftest import tiny_transformer
 from tuner.models.demo import write_weights
 from tuner.models.keys import to_diffusers, to_original
 from tuner.models.weights import weight_files
@@ -10,18 +11,7 @@ MMDIT_LAYERS = 2
 
 
 def transformer() -> EasyAnimateTransformer3DModel:
-    return EasyAnimateTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=33,
-        out_channels=16,
-        patch_size=2,
-        num_layers=3,
-        mmdit_layers=MMDIT_LAYERS,
-        time_embed_dim=8,
-        text_embed_dim=8,
-        text_embed_dim_t5=8,
-    )
+    return tiny_transformer(3, MMDIT_LAYERS)
 
 
 def test_every_name_goes_to_the_original_and_back():
