@@ -161,5 +161,6 @@ def test_after_a_run_forecast_and_measured_stand_side_by_side(page: Page) -> Non
     expect(page.locator("#live .stages tr", has_text="Denoise").locator("s").last).to_contain_text("%")
     row = page.locator("#runs tbody tr").first
     expect(row).to_contain_text(f"{off} · ")
+    expect(page.locator("#forecast .learned")).to_contain_text("on this card", timeout=15_000)
     page.reload()
     expect(page.locator("[data-k=off]")).to_have_text(off)

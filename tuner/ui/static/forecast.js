@@ -98,5 +98,6 @@ menu.addEventListener("change", () => {
   wait();
 });
 watch("value", wait);
+document.addEventListener("run-done", wait); // it has taught something
 markCard();
 if (props.value) wait();

@@ -279,6 +279,7 @@ async function pull() {
   showClip(delta);
   Object.assign(element.dataset, { run: shown, points: run.samples, steps: run.steps.length });
   if (first || was !== delta.status) trigger("changed", { run: shown });
+  if (was && was !== delta.status && delta.status === "done") document.dispatchEvent(new Event("run-done"));
 }
 
 function loop() {
