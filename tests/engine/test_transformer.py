@@ -149,3 +149,15 @@ def test_the_model_gets_its_own_weights_back(transformer):
     after = transformer.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("token_chunk", [0, 256])
+def test_in_16_bits_every_bit_is_stocks(batch: int, batch_size: int, token_chunk: int) -> None:
+    model = tiny_transformer().bfloat16()
+    given = {name: value.bfloat16() for name, value in inputs(batch, frames=4).items()}
+    runner = TransformerRunner(model, Settings(batch_size=batch_size, token_chunk=token_chunk), "cpu")
+    found = runner(**given)
+    runner.close()
+    assert torch.equal(found, stock(model, given))

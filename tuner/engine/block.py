@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.normalization import FP32LayerNorm
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tuner.models.attention import OriginalAttnProcessor
 
@@ -30,7 +30,9 @@ class ChunkedBlock:
         self._token_chunk = token_chunk
         self._backend: Any = backend
 
-    def __call__(self, block: Any, video: Tensor, text: Tensor, time: Tensor, rotary: Tensor) -> None:
+    def __call__(
+        self, block: Any, video: Tensor, text: Tensor, time: Tensor, rotary: Tensor, of_several: bool = False
+    ) -> None:
         """Change video and text tokens as the block does, in place.
 
         Args:
@@ -39,8 +41,9 @@ class ChunkedBlock:
             text: ``[b, L, C]``.
             time: Time embedding ``[b, D]``.
             rotary: From :func:`rotary_turns`, ``[n, head_dim / 2]``.
+            of_several: Whether these are samples of a batch of two or more.
         """
-        self._attend(block, video, text, time, rotary)
+        self._attend(block, video, text, time, rotary, of_several)
         self._feed_forward(block, video, text, time)
 
     def chunks(self, tokens: int) -> Iterator[slice]:
@@ -48,12 +51,10 @@ class ChunkedBlock:
         size = self._token_chunk or tokens
         return (slice(start, min(start + size, tokens)) for start in range(0, tokens, size))
 
-    def _is_whole(self, video: Tensor) -> bool:
-        """Whether one chunk takes all tokens."""
-        return not 0 < self._token_chunk < video.shape[1]
-
-    def _attend(self, block: Any, video: Tensor, text: Tensor, time: Tensor, rotary: Tensor) -> None:
-        """Joint attention of text and video."""
+    def _attend(
+        self, block: Any, video: Tensor, text: Tensor, time: Tensor, rotary: Tensor, bias_apart: bool
+    ) -> None:
+        """Joint attention of text and video; ``bias_apart``: of what comes out, see :func:`_linear`."""
         attn, norm = block.attn1, block.norm1
         shift, scale, gate, text_shift, text_scale, text_gate = _modulation(norm, time)
         own = attn.add_q_proj is not None
@@ -62,11 +63,11 @@ class ChunkedBlock:
             if own
             else (attn.to_q, attn.to_k, attn.to_v, attn.norm_q, attn.norm_k)
         )
-        heads, length, whole = attn.heads, text.shape[1], self._is_whole(video)
+        heads, length = attn.heads, text.shape[1]
         keys = video.new_empty(len(video), length + video.shape[1], heads, attn.inner_dim // heads)
         values = torch.empty_like(keys)
 
-        normed = _modulated(norm, text, text_shift, text_scale, whole)
+        normed = _modulated(norm, text, text_shift, text_scale)
         keys[:, :length] = _normed_heads(norm_k, to_k(normed), heads)
         values[:, :length] = _heads(to_v(normed), heads)
         text_queries: list[Tensor] = [_normed_heads(norm_q, to_q(normed), heads)]
@@ -74,14 +75,14 @@ class ChunkedBlock:
         for chunk in reversed(list(self.chunks(video.shape[1]))):
             del normed
             rows = slice(length + chunk.start, length + chunk.stop)
-            normed = _modulated(norm, video[:, chunk], shift, scale, whole)
+            normed = _modulated(norm, video[:, chunk], shift, scale)
             values[:, rows] = _heads(attn.to_v(normed), heads)
             keys[:, rows] = _normed_heads(attn.norm_k, attn.to_k(normed), heads)
             _rotate(keys[:, rows], rotary[chunk])
         first = [normed]
         del normed
         for chunk in self.chunks(video.shape[1]):
-            normed = first.pop() if first else _modulated(norm, video[:, chunk], shift, scale, whole)
+            normed = first.pop() if first else _modulated(norm, video[:, chunk], shift, scale)
             projected = attn.to_q(normed)
             del normed
             queries = _normed_heads(attn.norm_q, projected, heads)
@@ -93,9 +94,11 @@ class ChunkedBlock:
             _rotate(queries[:, before:], rotary[chunk])
             attended = self._scaled_dot_product(queries, keys, values)
             del queries
-            video[:, chunk].add_(attn.to_out[1](attn.to_out[0](attended[:, before:])).mul_(gate))
+            projected = _linear(attn.to_out[0], attended[:, before:], bias_apart)
+            video[:, chunk].add_(attn.to_out[1](projected).mul_(gate))
+            del projected
             if before:
-                text.add_(_text_out(attn, attended[:, :before]).mul_(text_gate))
+                text.add_(_text_out(attn, attended[:, :before], bias_apart).mul_(text_gate))
             del attended
 
     def _scaled_dot_product(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -106,22 +109,31 @@ class ChunkedBlock:
         """The feed-forward of text and video."""
         norm = block.norm2
         shift, scale, gate, text_shift, text_scale, text_gate = _modulation(norm, time)
-        after, whole = block.norm3 or nn.Identity(), self._is_whole(video)
+        after = block.norm3 or nn.Identity()
         for chunk in self.chunks(video.shape[1]):
-            video[:, chunk].add_(
-                after(block.ff(_modulated(norm, video[:, chunk], shift, scale, whole))).mul_(gate)
-            )
-        normed = _modulated(norm, text, text_shift, text_scale, whole)
+            video[:, chunk].add_(after(block.ff(_modulated(norm, video[:, chunk], shift, scale))).mul_(gate))
+        normed = _modulated(norm, text, text_shift, text_scale)
         text.add_(after((block.txt_ff or block.ff)(normed)).mul_(text_gate))
 
 
-def _text_out(attn: Any, attended: Tensor) -> Tensor:
+def _text_out(attn: Any, attended: Tensor, bias_apart: bool) -> Tensor:
     """What text's share of the attention comes to."""
     if attn.add_q_proj is not None:
-        return attn.to_add_out(attended)
+        return _linear(attn.to_add_out, attended, bias_apart)
     if isinstance(attn.processor, OriginalAttnProcessor):
-        return attn.to_out[1](attn.to_out[0](attended))
+        return attn.to_out[1](_linear(attn.to_out[0], attended, bias_apart))
     return attended
+
+
+def _linear(linear: nn.Linear, states: Tensor, bias_apart: bool) -> Tensor:
+    """A linear layer; ``bias_apart`` rounds before the bias is added, and after it.
+
+    So does PyTorch where its input is not contiguous, as a part of the attention of several samples is. Samples
+    that are run one by one are rounded where stock rounds them together.
+    """
+    if not bias_apart:
+        return linear(states)
+    return functional.linear(states, linear.weight).add_(linear.bias)
 
 
 def rotary_turns(tables: tuple[Tensor, Tensor]) -> Tensor:
@@ -157,19 +169,9 @@ def _modulation(norm: Any, time: Tensor) -> tuple[Tensor, ...]:
     return norm.linear(norm.silu(time)).unsqueeze(1).chunk(6, dim=-1)
 
 
-def _modulated(norm: Any, tokens: Tensor, shift: Tensor, scale: Tensor, as_stock: bool) -> Tensor:
+def _modulated(norm: Any, tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Tokens normed, scaled and shifted."""
-    return _layer_norm(norm.norm, tokens, as_stock).mul_(1 + scale).add_(shift)
-
-
-def _layer_norm(norm: nn.LayerNorm, tokens: Tensor, as_stock: bool) -> Tensor:
-    """A norm in float32, rounded once.
-
-    The kernel computes so whatever the dtype. diffusers' own forward makes float32 copies before and after it,
-    six times the bytes, for two roundings in 300,000 (bfloat16, measured on a CPU): worth it only where the
-    rest is stock's to the bit too, which is where one chunk takes all tokens.
-    """
-    return norm(tokens) if as_stock or not isinstance(norm, FP32LayerNorm) else nn.LayerNorm.forward(norm, tokens)
+    return norm.norm(tokens).mul_(1 + scale).add_(shift)
 
 
 def _heads(projected: Tensor, heads: int) -> Tensor:

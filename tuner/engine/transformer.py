@@ -116,7 +116,7 @@ class TransformerRunner:
             with blocks.on_device(index) as block:
                 for group, video, text in zip(groups, videos, texts, strict=True):
                     self._meter.checkpoint()
-                    self._meter.in_place(self._run, block, video, text, time[group], rotary)
+                    self._meter.in_place(self._run, block, video, text, time[group], rotary, batch > 1)
         prediction = torch.empty_like(hidden_states)
         while videos:
             group = groups.pop()

@@ -190,7 +190,7 @@ class Meter:
         self.checkpoint()
 
     def in_place(
-        self, work: Callable[..., None], module: torch.nn.Module, *inputs: Tensor | tuple[Tensor, ...]
+        self, work: Callable[..., None], module: torch.nn.Module, *inputs: Tensor | tuple[Tensor, ...] | bool
     ) -> None:
         """Run ``work(module, *inputs)``, which changes its inputs in place and leaves nothing else behind.
 
