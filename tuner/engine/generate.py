@@ -182,9 +182,8 @@ def _show(run: Run, preview: Preview, step: int, latents: Tensor) -> None:
     """Tell what the first clip looks like after a step."""
     pictures = run.placement.to_host(preview.pictures(latents[0]))
     with run.meter.host():
-        strip = film_strip(pictures)
-        webp = b64encode(strip.webp).decode("ascii")
-    run.meter.tell(Previewed(run.meter.seconds, step, strip.frames, strip.width, strip.height, webp))
+        webp = b64encode(film_strip(pictures)).decode("ascii")
+    run.meter.tell(Previewed(run.meter.seconds, step, len(pictures), webp))
 
 
 def _check(

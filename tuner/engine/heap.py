@@ -22,6 +22,8 @@ _LARGEST_MMAP_THRESHOLD = 32 * 1024**2
 def kept_heap(device: torch.device) -> Iterator[None]:
     """Context in which freed memory of a CPU's tensors is kept; it is given back at the end.
 
+    glibc cannot say what it was told before: later, too, the process keeps what it frees.
+
     Args:
         device: Where tensors are; nothing is done for another device, or with another C library.
     """

@@ -12,7 +12,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
@@ -28,22 +28,6 @@ _RIDGE = 1e-4
 _MOST_CLIPS = 8
 _LARGEST_SIDE = 64
 _QUALITY = 80
-
-
-class Strip(NamedTuple):
-    """Small pictures of a clip, side by side from first to last.
-
-    Attributes:
-        frames: How many.
-        width: Of each, in pixels.
-        height: Of each, in pixels.
-        webp: The strip as a WebP file.
-    """
-
-    frames: int
-    width: int
-    height: int
-    webp: bytes
 
 
 @dataclass(frozen=True)
@@ -246,8 +230,8 @@ def averaged_over_time(frames: Tensor) -> Tensor:
     return torch.cat([frames[:, :1], later.mean(2)], dim=1)
 
 
-def film_strip(pictures: Tensor) -> Strip:
-    """Pictures as one file, none larger than 64 pixels.
+def film_strip(pictures: Tensor) -> bytes:
+    """Pictures side by side from first to last, none larger than 64 pixels, as a WebP file.
 
     Args:
         pictures: uint8 ``[t, h, w, 3]`` on the host.
@@ -256,11 +240,10 @@ def film_strip(pictures: Tensor) -> Strip:
     strip = Image.fromarray(pictures.transpose(0, 1).flatten(1, 2).numpy())
     scale = _LARGEST_SIDE / max(height, width)
     if scale < 1:
-        width, height = round(width * scale), round(height * scale)
-        strip = strip.resize((frames * width, height), Image.Resampling.BILINEAR)
+        strip = strip.resize((frames * round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
     file = io.BytesIO()
     strip.save(file, "WebP", quality=_QUALITY, method=0)
-    return Strip(frames, width, height, file.getvalue())
+    return file.getvalue()
 
 
 def _digest(vae: nn.Module) -> str:

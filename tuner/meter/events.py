@@ -87,16 +87,12 @@ class Previewed:
     Attributes:
         step: 1 for the first.
         frames: How many pictures.
-        width: Of each, in pixels.
-        height: Of each, in pixels.
         webp: The strip as a WebP file, in base 64.
     """
 
     at: float
     step: int
     frames: int
-    width: int
-    height: int
     webp: str
 
 

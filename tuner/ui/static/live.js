@@ -193,16 +193,15 @@ element.addEventListener("click", (event) => {
 function showFilm(preview) {
   const box = slot("film");
   box.hidden = !preview;
-  const { step, frames, width, height, webp } = preview ?? {};
+  const { step, frames, webp } = preview ?? {};
   const showing = `${shown} ${step}`;
   if (!preview || box.dataset.showing === showing) return Boolean(preview);
   box.dataset.showing = showing;
   const style = box.querySelector("i").style;
-  style.aspectRatio = `${width} / ${height}`;
+  style.aspectRatio = `${about.width} / ${about.height}`;
   style.backgroundImage = `url(data:image/webp;base64,${webp})`;
   style.backgroundSize = `${100 * frames}% 100%`;
-  const seconds = about ? about.frames / about.fps : frames / 2;
-  style.animation = frames > 1 ? `film ${seconds}s steps(${frames}, jump-none) infinite` : "none";
+  style.animation = frames > 1 ? `film ${about.frames / about.fps}s steps(${frames}, jump-none) infinite` : "none";
   return true;
 }
 

@@ -16,7 +16,7 @@ function newRun() {
     reservedAtPeak: 0,
     transfers: { h2d: { count: 0, bytes: 0 }, d2h: { count: 0, bytes: 0 } },
     caches: {},
-    preview: null, // {step, frames, width, height, webp}
+    preview: null, // {step, frames, webp}
     frames: { done: 0, total: 0 },
     notices: [], // {en, zh}
     failure: null, // likewise
