@@ -85,6 +85,38 @@ def test_another_model_moves_the_cache_slider_and_says_what_is_missing(page: Pag
     assert "an installed model" in toast(page)
 
 
+def test_a_menu_sets_the_knobs_when_something_is_chosen_and_not_when_it_is_left(page: Page) -> None:
+    sent: list[list[Any]] = []
+    page.on("request", lambda request: "queue/join" in request.url and sent.append(request.post_data_json["data"]))
+    menu, chunks = page.locator("#preset input"), page.locator("#knob-chunk_size")
+    selected = chunks.locator("label.selected")
+
+    def leave() -> None:
+        with page.expect_request("**/queue/join**"):
+            menu.blur()
+        page.wait_for_load_state("networkidle")
+
+    chunks.get_by_text("1", exact=True).click()
+    choose(page, "preset", "Demo on a CPU")
+    expect(selected).to_have_text("4")
+    chunks.get_by_text("8", exact=True).click()
+    page.wait_for_load_state("networkidle")
+    assert [data for data in sent if data[0] == "shipped/demo-cpu"] == [["shipped/demo-cpu"]]
+
+    menu.click()
+    leave()
+    expect(selected).to_have_text("8")
+
+    choose(page, "preset", "Demo on a CPU")
+    expect(selected).to_have_text("4")
+
+    menu.focus()
+    menu.press("ArrowUp")
+    menu.press("Enter")
+    expect(menu).not_to_have_value("Demo on a CPU")
+    expect(page.locator("#missing")).to_contain_text("not installed")
+
+
 def test_a_knob_without_use_says_why(page: Page) -> None:
     page.locator("#advanced button.label-wrap").click()
     prefetch = page.locator("#knob-prefetch")

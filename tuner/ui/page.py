@@ -23,6 +23,7 @@ from tuner.ui.foreseen import NOT_WATCHED, checked_changes, collect_script, fore
 from tuner.ui.form import MOST_CLIPS, Form, sample_pictures
 from tuner.ui.library import Library
 from tuner.ui.live import live_view
+from tuner.ui.menus import on_chosen
 from tuner.ui.panel import Panel, batch_update, file_path
 from tuner.ui.presets_tab import PresetsTab
 from tuner.ui.sidebar import THEME_BUTTON, Sidebar, noted, preset_choices, scale_for
@@ -90,18 +91,18 @@ class Page:
         for widget in (sidebar.model, sidebar.preset, *sidebar.knobs.values(), *self.panel.form.typed.values()):
             self._keep_draft(widget.input)
         loads: list[tuple[Any, Callable[..., Any], Any]] = [
-            (sidebar.preset.input, self._load_preset, sidebar.preset),
             (presets.load.click, self._load_preset, presets.chosen),
             (presets.upload.upload, self._import, presets.upload),
             (self.history.reuse, self._reuse, None),
         ]
         for event, handler, inputs in loads:
             self._keep_draft(event(handler, inputs, outputs, **_QUIET).then)
+        self._keep_draft(on_chosen(sidebar.preset, self._load_preset, outputs, **_QUIET).then)
         knobs = sidebar.knobs
-        asked = [sidebar.model, knobs["cache_capacity"], sidebar.scaled_for]
+        asked = [knobs["cache_capacity"], sidebar.scaled_for]
         self._keep_draft(
-            sidebar.model.input(
-                self._change_model, asked, self.panel.model_outputs, preprocess=False, **_QUIET
+            on_chosen(
+                sidebar.model, self._change_model, self.panel.model_outputs, *asked, preprocess=False, **_QUIET
             ).then
         )
         clips = self.panel.form.typed["num_clips"]
@@ -253,8 +254,8 @@ class Page:
             return refuse(error, asker)
         return self.panel.change(knobs, sizes, scaled_for)
 
-    def _change_model(self, asker: gr.Request, model: str, capacity: float, scaled_for: str) -> Any:
-        if model == scaled_for:  # the menu also tells when it is left
+    def _change_model(self, asker: gr.Request, model: str | None, capacity: float, scaled_for: str) -> Any:
+        if not model or model == scaled_for:
             return gr.skip()
         try:
             return self.panel.change_model(model, capacity, scaled_for)
