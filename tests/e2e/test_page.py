@@ -86,8 +86,10 @@ def test_another_model_moves_the_cache_slider_and_says_what_is_missing(page: Pag
 
 
 def test_a_menu_sets_the_knobs_when_something_is_chosen_and_not_when_it_is_left(page: Page) -> None:
-    sent: list[list[Any]] = []
-    page.on("request", lambda request: "queue/join" in request.url and sent.append(request.post_data_json["data"]))
+    sent: list[str] = []
+    page.on(
+        "request", lambda request: sent.append(request.post_data or "") if "queue/join" in request.url else None
+    )
     menu, chunks = page.locator("#preset input"), page.locator("#knob-chunk_size")
     selected = chunks.locator("label.selected")
 
@@ -101,7 +103,7 @@ def test_a_menu_sets_the_knobs_when_something_is_chosen_and_not_when_it_is_left(
     expect(selected).to_have_text("4")
     chunks.get_by_text("8", exact=True).click()
     page.wait_for_load_state("networkidle")
-    assert [data for data in sent if data[0] == "shipped/demo-cpu"] == [["shipped/demo-cpu"]]
+    assert sum('"data":["shipped/demo-cpu"]' in data for data in sent) == 1
 
     menu.click()
     leave()
