@@ -3,7 +3,7 @@ from __future__ import annotations
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
 
 from tests.engine.conftest import tiny_transformer
-from tuner.models.demo import write_weights
+from tuner.demo.checkpoint import write_weights
 from tuner.models.keys import to_diffusers, to_original
 from tuner.models.weights import weight_files
 

@@ -15,7 +15,7 @@ import torch
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
 from safetensors.torch import load_file, save_file
 
-from tuner.models.demo import write_weights
+from tuner.demo.checkpoint import write_weights
 from tuner.models.load import load_model
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")

@@ -1,46 +1,44 @@
-"""Write the demo: a tiny checkpoint in the original EasyAnimateV5-InP layout.
+"""The demo as a checkpoint: a tiny model in the original EasyAnimateV5-InP layout.
 
-    python -m tuner.models.demo DIR
+    python -m tuner.demo.checkpoint DIR
 
-Its weights are random (the seed is fixed: the same bytes every time), its shapes are the real model's in small:
-BERT and T5 encoders, MMDiT and single-stream blocks, the Magvit autoencoder, DDIM with v-prediction.
+writes one with random weights (the seed is fixed: the same bytes every time). Its shapes are the real model's in
+small: BERT and T5 encoders, MMDiT and single-stream blocks, the Magvit autoencoder, DDIM with v-prediction.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMagvit
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel, T5Config, T5EncoderModel
 
-from tuner.models.demo_words import sentences, word_pieces
+from tuner.demo.tokenizers import sentence_pieces, word_pieces
 from tuner.models.files import weight_stem
 from tuner.models.keys import to_original
 
 SEED = 20241122
-_TOKENS = 77
-_TOKENS_T5 = 64
-_PIECES_T5 = 640
+_TOKENS = 48
+_TOKENS_T5 = 48
 
 _TRANSFORMER: dict[str, Any] = {
-    "num_attention_heads": 6,
+    "num_attention_heads": 8,
     "attention_head_dim": 32,
     "in_channels": 33,
     "out_channels": 16,
     "patch_size": 2,
     "sample_width": 90,
     "sample_height": 60,
-    "num_layers": 6,
-    "mmdit_layers": 3,
-    "time_embed_dim": 64,
+    "num_layers": 5,
+    "mmdit_layers": 1,
+    "time_embed_dim": 32,
     "text_embed_dim": 64,
     "text_embed_dim_t5": 64,
     "norm_eps": 1e-05,
@@ -56,12 +54,12 @@ _TRANSFORMER_ORIGINAL_ONLY: dict[str, Any] = {
     "clip_channels": None,
 }
 _VAE: dict[str, Any] = {
-    "block_out_channels": [32, 48, 48, 64],
+    "block_out_channels": [16, 32, 48, 64],
     "down_block_types": ["SpatialDownBlock3D", *["SpatialTemporalDownBlock3D"] * 3],
     "up_block_types": ["SpatialUpBlock3D", *["SpatialTemporalUpBlock3D"] * 3],
     "layers_per_block": 1,
     "latent_channels": 16,
-    "norm_num_groups": 16,
+    "norm_num_groups": 8,
     "scaling_factor": 0.7125,
     "spatial_group_norm": True,
     "act_fn": "silu",
@@ -108,7 +106,7 @@ _T5: dict[str, Any] = {
     "pad_token_id": 0,
     "eos_token_id": 1,
 }
-_SCHEDULER: dict[str, Any] = {
+SCHEDULER: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -148,37 +146,58 @@ _T5_TOKENIZER = {
 }
 
 
-def write_demo(folder: Path, seed: int = SEED) -> None:
-    """Write the whole checkpoint under ``folder``."""
-    _write_json(folder / "model_index.json", _INDEX)
-    _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": "DDIMScheduler", **_SCHEDULER})
-    pieces, t5_pieces, t5_vocabulary = word_pieces(), *_sentence_pieces()
-    _write_json(folder / "tokenizer" / "tokenizer_config.json", _BERT_TOKENIZER)
-    (folder / "tokenizer" / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
-    _write_json(folder / "tokenizer_2" / "tokenizer_config.json", _T5_TOKENIZER)
-    (folder / "tokenizer_2" / "spiece.model").write_bytes(t5_vocabulary)
-    bert, t5 = {**_BERT, "vocab_size": len(pieces)}, {**_T5, "vocab_size": t5_pieces}
+@dataclass
+class Modules:
+    """The parts of the demo that have weights."""
+
+    transformer: EasyAnimateTransformer3DModel
+    vae: AutoencoderKLMagvit
+    text_encoder: BertModel
+    text_encoder_2: T5EncoderModel
+
+
+def random_modules(seed: int = SEED) -> Modules:
+    """The demo before training; torch's own random state is left alone."""
+    bert = {**_BERT, "vocab_size": len(word_pieces())}
+    t5 = {**_T5, "vocab_size": sentence_pieces()[0]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        modules = {
-            "transformer": EasyAnimateTransformer3DModel(**_TRANSFORMER),
-            "vae": AutoencoderKLMagvit(**_VAE),
-            "text_encoder": BertModel(BertConfig.from_dict(bert)),
-            "text_encoder_2": T5EncoderModel(T5Config.from_dict(t5)),
-        }
-    configs = {
-        "transformer": {
-            "_class_name": "EasyAnimateTransformer3DModel",
-            **_TRANSFORMER,
-            **_TRANSFORMER_ORIGINAL_ONLY,
-        },
+        return Modules(
+            transformer=EasyAnimateTransformer3DModel(**_TRANSFORMER),
+            vae=AutoencoderKLMagvit(**_VAE),
+            text_encoder=BertModel(BertConfig.from_dict(bert)),
+            text_encoder_2=T5EncoderModel(T5Config.from_dict(t5)),
+        )
+
+
+def write_demo(folder: Path, modules: Modules | None = None) -> None:
+    """Write the whole checkpoint under ``folder``; without ``modules``, with random weights.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    _write_json(folder / "model_index.json", _INDEX)
+    _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": "DDIMScheduler", **SCHEDULER})
+    write_tokenizers(folder)
+    modules = modules or random_modules()
+    transformer = {"_class_name": "EasyAnimateTransformer3DModel", **_TRANSFORMER, **_TRANSFORMER_ORIGINAL_ONLY}
+    configs: dict[str, dict[str, Any]] = {
+        "transformer": transformer,
         "vae": {"_class_name": "AutoencoderKLMagvit", **_VAE, **_VAE_ORIGINAL_ONLY},
-        "text_encoder": bert,
-        "text_encoder_2": t5,
+        "text_encoder": {**_BERT, "vocab_size": modules.text_encoder.config.vocab_size},
+        "text_encoder_2": {**_T5, "vocab_size": modules.text_encoder_2.config.vocab_size},
     }
-    for part, module in modules.items():
-        _write_json(folder / part / "config.json", configs[part])
-        write_weights(folder / part, module)
+    for part, config in configs.items():
+        _write_json(folder / part / "config.json", config)
+        write_weights(folder / part, getattr(modules, part))
+
+
+def write_tokenizers(folder: Path) -> None:
+    """Write both tokenizers under ``folder``."""
+    _write_json(folder / "tokenizer" / "tokenizer_config.json", _BERT_TOKENIZER)
+    (folder / "tokenizer" / "vocab.txt").write_text("\n".join(word_pieces()) + "\n", encoding="utf-8")
+    _write_json(folder / "tokenizer_2" / "tokenizer_config.json", _T5_TOKENIZER)
+    (folder / "tokenizer_2" / "spiece.model").write_bytes(sentence_pieces()[1])
 
 
 def write_weights(folder: Path, module: torch.nn.Module) -> None:
@@ -188,29 +207,6 @@ def write_weights(folder: Path, module: torch.nn.Module) -> None:
         del tensors["encoder.embed_tokens.weight"]  # the same tensor as shared.weight
     stored = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in tensors.items()}
     save_file(stored, folder / f"{weight_stem(folder)}.safetensors", metadata={"format": "pt"})
-
-
-def _sentence_pieces() -> tuple[int, bytes]:
-    """Number of pieces, and the SentencePiece model: the demo's language in pieces, all else in bytes."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=sentences(),
-        model_writer=model,
-        model_type="unigram",
-        vocab_size=_PIECES_T5,
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        character_coverage=1.0,
-        num_threads=1,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        pad_piece="<pad>",
-        minloglevel=2,
-    )
-    content = model.getvalue()
-    return sentencepiece.SentencePieceProcessor(model_proto=content).get_piece_size(), content
 
 
 def _write_json(file: Path, values: dict[str, Any]) -> None:

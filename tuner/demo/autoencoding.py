@@ -1,0 +1,117 @@
+"""First phase: the autoencoder learns to give back the world's clips, and pictures of any other."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMagvit
+from torch import Tensor, nn
+
+from tuner.demo.folded import FoldedVae
+from tuner.demo.leaves import falling_leaves
+from tuner.demo.recipe import Recipe, autocast_for
+from tuner.demo.render import SIDE, render
+from tuner.demo.scene import random_scene
+
+FIRST_TRAINING_SEED = 0
+_OTHER_WORLDS = 0.3
+_CROP, _CROP_FRAMES, _CROPS_UNTIL = 64, 9, 0.6
+_WHOLE_FRAMES = 17
+_NEAR_NORMAL = 2e-4
+_SQUARES = 4.0
+_SCENES = 2**30
+_MEASURED_CLIPS = 32
+
+
+class Autoencoding:
+    """Trains a VAE: crops at first, then whole clips, so that its norms see what they will see.
+
+    Args:
+        vae: Changed in place.
+        recipe: How much.
+        device: Where to compute; the VAE is moved there.
+        seed: Of the clips and of the noise.
+    """
+
+    name = "vae"
+
+    def __init__(self, vae: AutoencoderKLMagvit, recipe: Recipe, device: torch.device, seed: int) -> None:
+        self.model: nn.Module = FoldedVae(vae).to(device)
+        self.rate = recipe.vae_rate
+        self._clips, self._whole_frames = recipe.vae_clips, recipe.vae_frames
+        self._device, self._seed = device, seed
+
+    def losses(self, step: int, steps: int) -> dict[str, Tensor]:
+        """Distance of what comes back, and of the posterior from a normal distribution."""
+        chosen = random.Random(f"{self._seed} {step}")
+        generator = torch.Generator().manual_seed(chosen.randrange(2**62))
+        video = self._batch(step / steps < _CROPS_UNTIL, chosen, generator)
+        model: Any = self.model
+        with autocast_for(self._device):
+            mean, logvar = model.encode(video).float().chunk(2, dim=1)
+            logvar = logvar.clamp(-30, 20)
+            noise = torch.randn(mean.shape, generator=generator).to(self._device)
+            back = model.decode(mean + (0.5 * logvar).exp() * noise).float()
+        away = back - video
+        squares = away.square().mean()
+        normal = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        loss = away.abs().mean() + _SQUARES * squares + _NEAR_NORMAL * normal
+        psnr = -10 * torch.log10(squares.detach() / 4)
+        return {"loss": loss, "psnr": psnr, "kl": normal.detach()}
+
+    def _batch(self, crops: bool, chosen: random.Random, generator: torch.Generator) -> Tensor:
+        """``[B, 3, T, side, side]`` in -1..1."""
+        count, frames, side = self._clips, _CROP_FRAMES, _CROP
+        if not crops:
+            count, frames, side = max(1, count // 8), self._whole_frames, SIDE
+        others = sum(chosen.random() < _OTHER_WORLDS for _ in range(count))
+        clips = [self._clip(chosen, frames, side) for _ in range(count - others)]
+        if others:
+            clips += falling_leaves(others, frames, side, generator, self._device).unbind(0)
+        return torch.stack(clips).transpose(1, 2) * 2 - 1
+
+    def _clip(self, chosen: random.Random, frames: int, side: int) -> Tensor:
+        scene = random_scene(FIRST_TRAINING_SEED + chosen.randrange(_SCENES))
+        clip = render(scene, frames, start=chosen.randrange(33), device=self._device)
+        # Half of the crops are taken around an object: that is where the edges are.
+        middle = scene.things[0].x, scene.things[0].y
+        left, top = (
+            min(max(0, int(place * SIDE) - side // 2 + chosen.randint(-12, 12)), SIDE - side) for place in middle
+        )
+        if chosen.random() < 0.5:
+            left, top = chosen.randint(0, SIDE - side), chosen.randint(0, SIDE - side)
+        return clip[:, :, top : top + side, left : left + side]
+
+
+@torch.no_grad()
+def standardise(vae: AutoencoderKLMagvit, seed: int, device: torch.device, clips: int = _MEASURED_CLIPS) -> None:
+    """Give every latent channel mean 0 and, once scaled, variance 1, without changing what is decoded.
+
+    The point-wise convolutions at both ends of the latents take it up exactly.
+
+    Args:
+        vae: Trained; changed in place.
+        seed: Of the clips to measure on.
+        device: Where to compute.
+        clips: How many to measure on.
+    """
+    folded = FoldedVae(vae).to(device)
+    means, squares = [], []
+    for clip in range(clips):
+        video = render(random_scene(seed + clip), _WHOLE_FRAMES, device=device).transpose(0, 1)[None] * 2 - 1
+        mean, logvar = folded.encode(video).float().chunk(2, dim=1)
+        means.append(mean.mean((0, 2, 3, 4)))
+        squares.append((mean.square() + logvar.exp()).mean((0, 2, 3, 4)))
+    middle = torch.stack(means).mean(0)
+    spread = (torch.stack(squares).mean(0) - middle.square()).clamp_min(1e-8).sqrt()
+    scale = spread * vae.config["scaling_factor"]
+    inward: Any = vae.quant_conv
+    outward: Any = vae.post_quant_conv
+    channels = len(middle)
+    outward.bias += outward.weight[:, :, 0, 0, 0] @ middle
+    outward.weight *= scale[None, :, None, None, None]
+    inward.weight[:channels] /= scale[:, None, None, None, None]
+    inward.bias[:channels] = (inward.bias[:channels] - middle) / scale
+    inward.bias[channels:] -= 2 * scale.log()

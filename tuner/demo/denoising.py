@@ -1,0 +1,130 @@
+"""Second phase: transformer and text encoders learn to denoise latents of the world's clips.
+
+Short clips first, whole ones towards the end: what a prompt names is seen in a single frame, how it moves in a few.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Literal
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor, nn
+
+from tuner.demo.checkpoint import SCHEDULER, Modules
+from tuner.demo.clips import ClipStore
+from tuner.demo.prompts import write_prompt
+from tuner.demo.recipe import Recipe, autocast_for
+from tuner.models.attention import use_original_attention
+
+_LANGUAGES: tuple[Literal["en", "zh"], ...] = ("en", "zh")
+_NO_PROMPT = 0.1
+_NO_PICTURES = 0.3
+_TOWARDS_NOISE = 0.7
+_ALL_NOISE = 0.04
+_TEXT_TOKENS = 96
+_PATCHES = 64
+_FEW = 5
+# By how far training is: how often one latent frame, a few, and all of a clip are shown.
+_LENGTHS = ((0.35, (0.65, 0.3, 0.05)), (0.8, (0.15, 0.7, 0.15)), (1.0, (0.1, 0.3, 0.6)))
+
+
+class Denoiser(nn.Module):
+    """Transformer and text encoders, trained together."""
+
+    def __init__(self, modules: Modules) -> None:
+        super().__init__()
+        self.transformer: Any = modules.transformer
+        self.text_encoder: Any = modules.text_encoder
+        self.text_encoder_2: Any = modules.text_encoder_2
+        use_original_attention(modules.transformer)
+
+    def forward(self, noisy: Tensor, times: Tensor, ids: Tensor, ids_t5: Tensor, inpaint: Tensor) -> Tensor:
+        """The velocity of ``noisy`` ``[B, 16, t, h, w]``, likewise."""
+        return self.transformer(
+            noisy,
+            times,
+            encoder_hidden_states=self.text_encoder(input_ids=ids)[0],
+            encoder_hidden_states_t5=self.text_encoder_2(input_ids=ids_t5)[0],
+            inpaint_latents=inpaint,
+            return_dict=False,
+        )[0]
+
+
+class Denoising:
+    """Trains transformer and text encoders on stored clips.
+
+    Args:
+        modules: Changed in place.
+        tokenizers: BERT's and T5's.
+        clips: Filled.
+        recipe: How much.
+        device: Where to compute; the modules are moved there.
+        seed: Of everything drawn.
+    """
+
+    name = "transformer"
+
+    def __init__(
+        self,
+        modules: Modules,
+        tokenizers: list[Any],
+        clips: ClipStore,
+        recipe: Recipe,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.model: nn.Module = Denoiser(modules).to(device)
+        self.rate = recipe.rate
+        self._tokenizers, self._clips, self._tokens = tokenizers, clips, recipe.tokens
+        self._device, self._seed = device, seed
+        self._kept: Tensor = DDIMScheduler.from_config(SCHEDULER).alphas_cumprod
+
+    def losses(self, step: int, steps: int) -> dict[str, Tensor]:
+        """Mean square error of the predicted velocity; ``early`` of that where more than half is noise."""
+        chosen = random.Random(f"{self._seed} {step}")
+        generator = torch.Generator().manual_seed(chosen.randrange(2**62))
+        length = self._length(step / steps, chosen)
+        count = max(2, self._tokens // (length * _PATCHES + _TEXT_TOKENS))
+        numbers = [chosen.randrange(len(self._clips)) for _ in range(count)]
+        sample = self._clips.sample(numbers, length, given=chosen.random() > _NO_PICTURES)
+        prompts = [
+            ""
+            if chosen.random() < _NO_PROMPT
+            else write_prompt(scene, chosen.choice(_LANGUAGES), chosen.randrange(2**62)).text
+            for scene in sample.scenes
+        ]
+        times = self._times(count, generator)
+        noise = torch.randn(sample.latents.shape, generator=generator)
+        kept = self._kept[times].view(-1, 1, 1, 1, 1)
+        noisy = kept.sqrt() * sample.latents + (1 - kept).sqrt() * noise
+        velocity = (kept.sqrt() * noise - (1 - kept).sqrt() * sample.latents).to(self._device)
+        ids = [self._ids(tokenizer, prompts) for tokenizer in self._tokenizers]
+        inputs = (noisy, times, *ids, sample.inpaint)
+        with autocast_for(self._device):
+            predicted = self.model(*(part.to(self._device, non_blocking=True) for part in inputs))
+        wrong = (predicted.float() - velocity).square().mean((1, 2, 3, 4))
+        mostly_noise = (kept.flatten() < 0.5).to(self._device)
+        early = (wrong.detach() * mostly_noise).sum() / mostly_noise.sum().clamp_min(1)
+        return {"loss": wrong.mean(), "early": early, "latent_frames": torch.tensor(float(length))}
+
+    def _length(self, progress: float, chosen: random.Random) -> int:
+        """Latent frames of a batch."""
+        weights = next(weights for until, weights in _LENGTHS if progress < until)
+        whole = self._clips.latent_frames
+        return chosen.choices((1, min(_FEW, whole), whole), weights)[0]
+
+    def _times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Timesteps spread evenly over the batch, more of them noisy; some see noise alone, as sampling begins."""
+        places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        last = len(self._kept) - 1
+        times = (places**_TOWARDS_NOISE * (last + 1)).long().clamp_max(last)
+        alone = torch.rand(count, generator=generator) < _ALL_NOISE
+        return torch.where(alone, last, times)
+
+    def _ids(self, tokenizer: Any, prompts: list[str]) -> Tensor:
+        length = tokenizer.model_max_length
+        return tokenizer(
+            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).input_ids

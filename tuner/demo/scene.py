@@ -1,0 +1,151 @@
+"""The demo's world: what a clip shows, as plain values that a seed decides."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+Shape = Literal["circle", "square", "triangle", "star"]
+Colour = Literal["red", "orange", "yellow", "green", "blue", "purple", "pink", "white"]
+Motion = Literal["left", "right", "up", "down", "circling", "bouncing", "growing", "still"]
+Setting = Literal["day", "night", "sea"]
+Style = Literal["plain", "gradient", "textured"]
+
+SHAPES: tuple[Shape, ...] = get_args(Shape)
+COLOURS: tuple[Colour, ...] = get_args(Colour)
+MOTIONS: tuple[Motion, ...] = get_args(Motion)
+SETTINGS: tuple[Setting, ...] = get_args(Setting)
+STYLES: tuple[Style, ...] = get_args(Style)
+
+LAST_FRAME = 48
+"""Number of the last frame of the longest clip: an object that moves straight crosses its room by then."""
+
+_TWO_THINGS = 0.3
+_MARGIN = 0.05
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object. Places and lengths are parts of the picture's side; y points down.
+
+    Attributes:
+        shape: What it is.
+        colour: Its colour before shading.
+        motion: How it moves.
+        x: Where it starts; of a circling one, the middle of its orbit.
+        y: Likewise; of a bouncing one, the highest point.
+        radius: Of the circle around it at the start.
+        reach: How far it gets by :data:`LAST_FRAME`; radius of the orbit, height of a bounce, growth of the radius.
+        phase: Where on its orbit or in its bounce it starts, 0 to 1.
+        tilt: Radians it is turned by.
+    """
+
+    shape: Shape
+    colour: Colour
+    motion: Motion
+    x: float
+    y: float
+    radius: float
+    reach: float = 0.0
+    phase: float = 0.0
+    tilt: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A clip's content.
+
+    Attributes:
+        things: One or two objects of different colours.
+        setting: Decides the background's colours.
+        style: Decides how the background is painted.
+        seed: Of the background's details.
+    """
+
+    things: tuple[Thing, ...]
+    setting: Setting
+    style: Style
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Room:
+    """The rectangle that one object keeps to."""
+
+    left: float = 0.0
+    top: float = 0.0
+    right: float = 1.0
+    bottom: float = 1.0
+
+    def inside(self, margin: float) -> _Room:
+        return _Room(self.left + margin, self.top + margin, self.right - margin, self.bottom - margin)
+
+    @property
+    def width(self) -> float:
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        return self.bottom - self.top
+
+
+def random_scene(seed: int) -> Scene:
+    """A scene of the world; the same for a seed."""
+    chosen = random.Random(seed)
+    count = 2 if chosen.random() < _TWO_THINGS else 1
+    motions = [chosen.choice(MOTIONS) for _ in range(count)]
+    colours = chosen.sample(COLOURS, count)
+    rooms = [_Room()]
+    if count == 2:
+        rooms = _halves(motions)
+        chosen.shuffle(rooms)
+    things = [
+        _thing(chosen, chosen.choice(SHAPES), colour, motion, room)
+        for colour, motion, room in zip(colours, motions, rooms, strict=True)
+    ]
+    return Scene(tuple(things), chosen.choice(SETTINGS), chosen.choice(STYLES), chosen.randrange(2**31))
+
+
+def with_thing(scene: Scene, **changes: object) -> Scene:
+    """``scene`` with its first object changed."""
+    first = replace(scene.things[0], **changes)  # type: ignore[arg-type]
+    return replace(scene, things=(first, *scene.things[1:]))
+
+
+def _halves(motions: list[Motion]) -> list[_Room]:
+    """Two rooms in which objects that move so have most way to go."""
+    if any(motion in ("left", "right") for motion in motions):
+        return [_Room(bottom=0.5), _Room(top=0.5)]
+    return [_Room(right=0.5), _Room(left=0.5)]
+
+
+def _thing(chosen: random.Random, shape: Shape, colour: Colour, motion: Motion, room: _Room) -> Thing:
+    """An object that stays in its room up to the last frame."""
+    side = min(room.width, room.height)
+    radius = side * chosen.uniform(0.17, 0.21) if side < 1 else chosen.uniform(0.11, 0.19)
+    tilt = chosen.uniform(-0.2, 0.2)
+    reach, largest = 0.0, radius
+    if motion == "growing":
+        largest = side * 0.5 - _MARGIN if side < 1 else chosen.uniform(0.22, 0.26)
+        radius = largest * chosen.uniform(0.4, 0.5)
+        reach = largest - radius
+    free = room.inside(largest + (_MARGIN if motion != "growing" else 0.0))
+    if motion in ("left", "right"):
+        reach = free.width * chosen.uniform(0.7, 1.0)
+        free = (
+            replace(free, right=free.right - reach) if motion == "right" else replace(free, left=free.left + reach)
+        )
+    elif motion in ("up", "down"):
+        reach = free.height * chosen.uniform(0.7, 1.0)
+        free = (
+            replace(free, bottom=free.bottom - reach) if motion == "down" else replace(free, top=free.top + reach)
+        )
+    elif motion == "circling":
+        reach = min(free.width, free.height) / 2 * chosen.uniform(0.7, 1.0)
+        free = free.inside(reach)
+    elif motion == "bouncing":
+        reach = free.height * chosen.uniform(0.6, 1.0)
+        free = replace(free, bottom=free.bottom - reach)
+    x, y = chosen.uniform(free.left, free.right), chosen.uniform(free.top, free.bottom)
+    return Thing(shape, colour, motion, x, y, radius, reach, chosen.random(), tilt)

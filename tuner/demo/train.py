@@ -1,0 +1,124 @@
+"""Train the demo model, from nothing to a checkpoint folder.
+
+    python -m tuner.demo.train WORK --out assets/demo [--minutes 240] [--device cuda] [--seed 1]
+
+WORK keeps checkpoints, latents and curves: interrupted at any point, the same command goes on. The autoencoder is
+trained first, then clips are encoded once, then transformer and text encoders learn from those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tuner.demo.autoencoding import Autoencoding, standardise
+from tuner.demo.checkpoint import Modules, random_modules, write_demo, write_tokenizers
+from tuner.demo.clips import ClipStore
+from tuner.demo.denoising import Denoising
+from tuner.demo.loop import Plan, train
+from tuner.demo.recipe import Recipe, recipe_for
+from tuner.errors import TunerError
+from tuner.models.load import load_tokenizers
+
+SEED = 20241122
+HELD_OUT = 2**40
+"""Seeds of scenes from here on are never trained on."""
+
+_CLIPS_SEED = 2**32
+
+
+def train_demo(
+    work: Path,
+    out: Path,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    minutes: float = 0.0,
+    seed: int = SEED,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train everything that is not trained yet, and write the checkpoint.
+
+    Args:
+        work: Folder of checkpoints, latents and curves.
+        out: Folder of the model.
+        recipe: How much.
+        device: Where to compute.
+        minutes: About how long all of it may take; 0 takes the recipe's steps.
+        seed: Of everything random.
+        stop: Asked between steps; true interrupts.
+
+    Raises:
+        TunerError: Interrupted, or something could not be written; the same call goes on from there.
+    """
+    modules = random_modules(seed)
+    plan = Plan(work, recipe.vae_steps, minutes * recipe.vae_share, stop=stop)
+    average = train(Autoencoding(modules.vae, recipe, device, seed), plan)
+    modules.vae.load_state_dict(average.vae.state_dict())  # type: ignore[union-attr]
+    standardise(modules.vae, _CLIPS_SEED, device)
+    clips = ClipStore(
+        work / "clips", recipe.clips, recipe.frames, _CLIPS_SEED, modules.vae.config["scaling_factor"]
+    )
+    clips.fill(modules.vae, device, stop)
+    write_tokenizers(work)
+    tokenizers = load_tokenizers(work, "v5")
+    share = 1 - recipe.vae_share - recipe.clips_share
+    plan = Plan(work, recipe.steps, minutes * share, stop=stop)
+    denoiser = train(Denoising(modules, tokenizers, clips, recipe, device, seed), plan)
+    trained: Modules = Modules(
+        transformer=denoiser.transformer,  # type: ignore[arg-type]
+        vae=modules.vae,
+        text_encoder=denoiser.text_encoder,  # type: ignore[arg-type]
+        text_encoder_2=denoiser.text_encoder_2,  # type: ignore[arg-type]
+    )
+    _write(out, trained)
+
+
+def _write(out: Path, modules: Modules) -> None:
+    """Write the model beside its place first: a full disk leaves what was there."""
+    beside = out.with_name(f"{out.name}.new")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        write_demo(beside, modules)
+        for part in beside.iterdir():
+            if part.is_dir():
+                shutil.copytree(part, out / part.name, dirs_exist_ok=True)
+            else:
+                out.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(part, out / part.name)
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+            raise
+        raise TunerError(f"{out}: the model could not be written ({error}); its checkpoints are kept") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; gives the exit code."""
+    parser = argparse.ArgumentParser(description="Train the demo model; run again to go on.")
+    parser.add_argument("work", type=Path, help="folder of checkpoints, latents and curves")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
+    parser.add_argument("--minutes", type=float, default=0.0, help="about how long it may take")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=SEED)
+    given = parser.parse_args(arguments)
+    device = torch.device(given.device)
+    try:
+        train_demo(given.work, given.out, recipe_for(device), device, minutes=given.minutes, seed=given.seed)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except TunerError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
