@@ -6,7 +6,6 @@ Some clips also carry a given picture at their start, their end or both, encoded
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -167,7 +166,7 @@ class ClipStore:
     def _keep_done(self, done: int) -> None:
         beside = self._folder / "done.new"
         beside.write_text(json.dumps({"done": done, "made": self._made()}), encoding="utf-8")
-        os.replace(beside, self._folder / "done.json")
+        beside.replace(self._folder / "done.json")
 
     def _made(self) -> list[int]:
         return [self._clips, self._frames, self._seed]

@@ -1,6 +1,6 @@
 """Second phase: transformer and text encoders learn to denoise latents of the world's clips.
 
-Short clips first, whole ones towards the end: what a prompt names is seen in a single frame, how it moves in a few.
+Short clips first, whole ones towards the end: what a prompt names shows in a single frame, how it moves in a few.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class Denoising:
         self.rate = recipe.rate
         self._tokenizers, self._clips, self._tokens = tokenizers, clips, recipe.tokens
         self._device, self._seed = device, seed
-        self._kept: Tensor = DDIMScheduler.from_config(SCHEDULER).alphas_cumprod
+        scheduler: Any = DDIMScheduler.from_config(SCHEDULER)
+        self._kept: Tensor = scheduler.alphas_cumprod
 
     def losses(self, step: int, steps: int) -> dict[str, Tensor]:
         """Mean square error of the predicted velocity; ``early`` of that where more than half is noise."""

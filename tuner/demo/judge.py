@@ -109,14 +109,15 @@ def verdict(scene: Scene, seen: Seen, names_setting: bool = True, names_style: b
     wanted = [(thing.colour, thing.shape, thing.motion) for thing in scene.things]
     if len(seen.things) != len(wanted):
         return Verdict(False, False, False, background)
-    orders = (
-        tuple(
-            all(want[part] == getattr(thing, name) for want, thing in zip(wanted, order, strict=True))
-            for part, name in enumerate(("colour", "shape", "motion"))
-        )
-        for order in itertools.permutations(seen.things)
-    )
-    return Verdict(*max(orders, key=sum), background)
+    orders = []
+    for order in itertools.permutations(seen.things):
+        right = [
+            [asked == measured for asked, measured in zip(want, thing[:3], strict=True)]
+            for want, thing in zip(wanted, order, strict=True)
+        ]
+        orders.append([all(part) for part in zip(*right, strict=True)])
+    colour, shape, motion = max(orders, key=sum)
+    return Verdict(colour, shape, motion, background)
 
 
 def largest_jump(video: Tensor) -> float:

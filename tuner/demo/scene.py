@@ -36,7 +36,7 @@ class Thing:
         x: Where it starts; of a circling one, the middle of its orbit.
         y: Likewise; of a bouncing one, the highest point.
         radius: Of the circle around it at the start.
-        reach: How far it gets by :data:`LAST_FRAME`; radius of the orbit, height of a bounce, growth of the radius.
+        reach: How far it gets by :data:`LAST_FRAME`; or radius of the orbit, height of a bounce, growth.
         phase: Where on its orbit or in its bounce it starts, 0 to 1.
         tilt: Radians it is turned by.
     """
@@ -94,7 +94,7 @@ def random_scene(seed: int) -> Scene:
     """A scene of the world; the same for a seed."""
     chosen = random.Random(seed)
     count = 2 if chosen.random() < _TWO_THINGS else 1
-    motions = [chosen.choice(MOTIONS) for _ in range(count)]
+    motions: list[Motion] = [chosen.choice(MOTIONS) for _ in range(count)]
     colours = chosen.sample(COLOURS, count)
     rooms = [_Room()]
     if count == 2:

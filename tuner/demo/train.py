@@ -15,21 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMagvit
 
 from tuner.demo.autoencoding import Autoencoding, standardise
 from tuner.demo.checkpoint import Modules, random_modules, write_demo, write_tokenizers
 from tuner.demo.clips import ClipStore
 from tuner.demo.denoising import Denoising
+from tuner.demo.folded import FoldedVae
 from tuner.demo.loop import Plan, train
 from tuner.demo.recipe import Recipe, recipe_for
+from tuner.demo.render import render
+from tuner.demo.scene import random_scene
+from tuner.engine.preview import LatentColours, fit_colours
 from tuner.errors import TunerError
 from tuner.models.load import load_tokenizers
 
 SEED = 20241122
-HELD_OUT = 2**40
-"""Seeds of scenes from here on are never trained on."""
-
 _CLIPS_SEED = 2**32
+_PREVIEW_CLIPS, _PREVIEW_FRAMES = 12, 9
 
 
 def train_demo(
@@ -61,6 +64,7 @@ def train_demo(
     average = train(Autoencoding(modules.vae, recipe, device, seed), plan)
     modules.vae.load_state_dict(average.vae.state_dict())  # type: ignore[union-attr]
     standardise(modules.vae, _CLIPS_SEED, device)
+    colours = _fit_colours(modules.vae, device)
     clips = ClipStore(
         work / "clips", recipe.clips, recipe.frames, _CLIPS_SEED, modules.vae.config["scaling_factor"]
     )
@@ -76,15 +80,26 @@ def train_demo(
         text_encoder=denoiser.text_encoder,  # type: ignore[arg-type]
         text_encoder_2=denoiser.text_encoder_2,  # type: ignore[arg-type]
     )
-    _write(out, trained)
+    _write(out, trained, colours)
 
 
-def _write(out: Path, modules: Modules) -> None:
+@torch.no_grad()
+def _fit_colours(vae: AutoencoderKLMagvit, device: torch.device) -> LatentColours:
+    """The live preview's map, from clips of the world."""
+    folded = FoldedVae(vae).to(device)
+    videos = [render(random_scene(_CLIPS_SEED + number), _PREVIEW_FRAMES) for number in range(_PREVIEW_CLIPS)]
+    batch = torch.stack(videos).transpose(1, 2) * 2 - 1
+    modes = torch.cat([folded.encode(video[None].to(device)).chunk(2, dim=1)[0].cpu() for video in batch])
+    return fit_colours(modes * vae.config["scaling_factor"], batch)
+
+
+def _write(out: Path, modules: Modules, colours: LatentColours) -> None:
     """Write the model beside its place first: a full disk leaves what was there."""
     beside = out.with_name(f"{out.name}.new")
     try:
         shutil.rmtree(beside, ignore_errors=True)
         write_demo(beside, modules)
+        colours.save(beside / "vae")
         for part in beside.iterdir():
             if part.is_dir():
                 shutil.copytree(part, out / part.name, dirs_exist_ok=True)

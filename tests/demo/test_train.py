@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tuner.demo import loop
+from tuner.demo.evaluate import Row, evaluate, main, table
+from tuner.demo.loop import Plan, Stopped, load_state, save_state, train
+from tuner.demo.recipe import TINY
+from tuner.demo.train import train_demo
+from tuner.engine.generate import generate
+from tuner.engine.preview import LatentColours
+from tuner.errors import TunerError
+from tuner.models.load import load_model
+from tuner.request import Request
+from tuner.settings import Settings
+
+CPU = torch.device("cpu")
+
+
+class Fitting:
+    """A phase that learns one fixed map from seeded points."""
+
+    name = "fitting"
+    rate = 0.05
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.model = torch.nn.Linear(4, 1)
+
+    def losses(self, step: int, steps: int) -> dict[str, torch.Tensor]:
+        points = torch.randn(64, 4, generator=torch.Generator().manual_seed(step))
+        return {"loss": (self.model(points) - points.sum(1, keepdim=True)).square().mean()}
+
+
+def stopping_after(asked: int):
+    left = iter([False] * asked)
+    return lambda: next(left, True)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    files = sorted(folder.rglob("*.safetensors"))
+    return {f"{file.parent.name}.{name}": each for file in files for name, each in load_file(file).items()}
+
+
+def test_steps_lower_the_loss(tmp_path):
+    train(Fitting(), Plan(tmp_path, 60, log_every=10))
+    curve = [json.loads(line) for line in (tmp_path / "fitting.jsonl").read_text().splitlines()]
+    assert [point["step"] for point in curve] == [10, 20, 30, 40, 50, 60]
+    assert curve[-1]["loss"] < curve[0]["loss"] / 10
+
+
+def test_a_loop_interrupted_anywhere_ends_with_the_same_average(tmp_path):
+    whole = train(Fitting(), Plan(tmp_path / "whole", 20, log_every=5))
+    for asked in (0, 3, 11, 1):
+        with pytest.raises(Stopped):
+            train(Fitting(), Plan(tmp_path / "parts", 20, log_every=5, stop=stopping_after(asked)))
+    parts = train(Fitting(), Plan(tmp_path / "parts", 20, log_every=5))
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(one, other)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "fitting.jsonl").read_text().splitlines()]
+    assert steps == [5, 10, 15, 20]
+
+
+def test_minutes_decide_how_many_steps_once(tmp_path):
+    with pytest.raises(Stopped):
+        train(Fitting(), Plan(tmp_path, 10**9, minutes=1e-3, stop=stopping_after(2)))
+    state = load_state(tmp_path / "fitting.pt")
+    assert state is not None
+    assert 10 <= state["steps"] < 10**6
+    train(Fitting(), Plan(tmp_path, 10**9, minutes=50.0))
+    ended = load_state(tmp_path / "fitting.pt")
+    assert ended is not None
+    assert ended["step"] == ended["steps"] == state["steps"]
+
+
+def test_a_full_disk_stops_with_a_message_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    file = tmp_path / "phase.pt"
+    save_state(file, {"step": 1})
+
+    def full(state: object, stream) -> None:
+        stream.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loop.torch, "save", full)
+    with pytest.raises(TunerError, match=r"phase.pt: .*No space left.*the last one is whole"):
+        save_state(file, {"step": 2})
+    monkeypatch.undo()
+    assert load_state(file) == {"step": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["phase.pt"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "vae.pt").write_bytes(b"PK\x03\x04 half")
+    with pytest.raises(TunerError, match=r"vae.pt: not a checkpoint"):
+        load_state(tmp_path / "vae.pt")
+
+
+def test_training_interrupted_in_every_phase_gives_the_same_model(trained, tmp_path):
+    with pytest.raises(Stopped):
+        train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(2))
+    with pytest.raises(Stopped):  # the other two steps of the VAE, then the clips
+        train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(2))
+    with pytest.raises(Stopped):
+        train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(4))
+    train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU)
+    found, wanted = weights(tmp_path / "model"), weights(trained / "model")
+    assert found.keys() == wanted.keys()
+    assert [name for name in found if not torch.equal(found[name], wanted[name])] == []
+
+
+def test_training_changed_every_part(trained, tmp_path):
+    from tuner.demo.checkpoint import write_demo
+
+    write_demo(tmp_path)
+    before, after = weights(tmp_path), weights(trained / "model")
+    for part in ("vae", "transformer", "text_encoder", "text_encoder_2"):
+        assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith(f"{part}."))
+
+
+def test_what_is_written_loads_and_draws_a_clip_at_most_16_megabytes(trained):
+    files = [file for file in (trained / "model").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 16_000_000
+    components = load_model(trained / "model", device="cpu")
+    request = Request(prompt="一个红球", width=64, height=64, frames=5, steps=2)
+    frames = generate(request, Settings(), components, return_frames=True).frames
+    assert frames is not None
+    assert frames.shape == (1, 5, 64, 64, 3)
+    assert frames.isfinite().all()
+    colours = LatentColours.load(trained / "model" / "vae")
+    assert colours is not None
+    assert colours.weight.shape == (3, 16)
+
+
+def test_other_clips_on_disk_are_made_anew(trained, tmp_path):
+    import shutil
+
+    shutil.copytree(trained / "work", tmp_path / "work")
+    fewer = replace(TINY, clips=4)
+    train_demo(tmp_path / "work", tmp_path / "model", fewer, CPU)
+    assert json.loads((tmp_path / "work" / "clips" / "done.json").read_text())["done"] == 4
+
+
+def test_evaluating_gives_a_row_for_every_bar(trained):
+    rows = evaluate(load_model(trained / "model", device="cpu"), prompts=2, frames=5, steps=1, pictures=1)
+    text = table(rows)
+    for what in ("clips of its world", "photographs", "colour", "shape", "motion", "background", "start image"):
+        assert what in text
+    assert not all(row.met for row in rows)
+
+
+def test_a_bar_is_met_from_its_own_side():
+    assert Row("more", 90.0, 90.0, "%").met
+    assert not Row("more", 89.9, 90.0, "%").met
+    assert not Row("less", 3.1, 3.0, "x", lower=True).met
+
+
+def test_a_model_that_is_not_there_is_one_line(capsys):
+    assert main(["no such model"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
