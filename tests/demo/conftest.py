@@ -7,6 +7,12 @@ import torch
 
 from tuner.demo.recipe import TINY
 from tuner.demo.train import train_demo
+from tuner.models.registry import find_model
+
+
+@pytest.fixture(scope="session")
+def demo() -> Path:
+    return find_model("demo").folder()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from tuner.demo.judge import largest_jump, look, verdict
 from tuner.demo.render import render
 from tuner.demo.scene import random_scene
 
-SEEDS = range(5000, 5040)
+SEEDS = range(5000, 5024)
 SCENES = [random_scene(seed) for seed in SEEDS]
 
 
@@ -37,7 +37,7 @@ def test_the_renderers_own_clips_are_all_what_they_are(seen):
 
 
 def test_clips_as_an_autoencoder_gives_them_back_are_too():
-    some = SCENES[:12]
+    some = SCENES[:8]
     assert right(some, [look(blurred(render(scene, 25))) for scene in some]) >= 0.97
 
 

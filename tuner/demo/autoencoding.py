@@ -22,7 +22,6 @@ _WHOLE_FRAMES = 17
 _NEAR_NORMAL = 2e-4
 _SQUARES = 4.0
 _SCENES = 2**30
-_MEASURED_CLIPS = 32
 
 
 class Autoencoding:
@@ -86,7 +85,7 @@ class Autoencoding:
 
 
 @torch.no_grad()
-def standardise(vae: AutoencoderKLMagvit, seed: int, device: torch.device, clips: int = _MEASURED_CLIPS) -> None:
+def standardise(vae: AutoencoderKLMagvit, seed: int, device: torch.device, clips: int) -> None:
     """Give every latent channel mean 0 and, once scaled, variance 1, without changing what is decoded.
 
     The point-wise convolutions at both ends of the latents take it up exactly.

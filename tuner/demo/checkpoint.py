@@ -86,7 +86,9 @@ _BERT: dict[str, Any] = {
     "type_vocab_size": 2,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
-    "initializer_range": 0.2,
+    "initializer_range": 0.1,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
     "pad_token_id": 0,
 }
 _T5: dict[str, Any] = {
@@ -100,6 +102,7 @@ _T5: dict[str, Any] = {
     "num_decoder_layers": 2,
     "feed_forward_proj": "gated-gelu",
     "layer_norm_epsilon": 1e-06,
+    "dropout_rate": 0.0,
     "relative_attention_num_buckets": 32,
     "relative_attention_max_distance": 128,
     "tie_word_embeddings": False,

@@ -9,6 +9,7 @@ import random
 from typing import Any, Literal
 
 import torch
+from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 
@@ -75,6 +76,7 @@ class Denoising:
         device: torch.device,
         seed: int,
     ) -> None:
+        _begin(modules.transformer)
         self.model: nn.Module = Denoiser(modules).to(device)
         self.rate = recipe.rate
         self._tokenizers, self._clips, self._tokens = tokenizers, clips, recipe.tokens
@@ -129,3 +131,13 @@ class Denoising:
         return tokenizer(
             prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).input_ids
+
+
+@torch.no_grad()
+def _begin(transformer: EasyAnimateTransformer3DModel) -> None:
+    """Let every block begin as one that changes nothing, and the prediction as zero (Peebles and Xie, 2022)."""
+    blocks: Any = transformer.transformer_blocks
+    layers = [norm.linear for block in blocks for norm in (block.norm1, block.norm2)]
+    for layer in [*layers, transformer.proj_out]:
+        layer.weight.zero_()
+        layer.bias.zero_()

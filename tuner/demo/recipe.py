@@ -22,6 +22,7 @@ class Recipe:
         steps: Steps of the transformer's training.
         tokens: Tokens per batch.
         rate: Highest learning rate of the transformer and the text encoders.
+        measured: Clips to measure the latents' spread and colours on.
         vae_share: Part of a limited time for the autoencoder.
         clips_share: Part for the clips' latents.
     """
@@ -35,6 +36,7 @@ class Recipe:
     steps: int
     tokens: int
     rate: float
+    measured: int = 32
     vae_share: float = 0.3
     clips_share: float = 0.15
 
@@ -71,6 +73,7 @@ TINY = Recipe(
     steps=8,
     tokens=320,
     rate=1e-3,
+    measured=1,
 )
 """For tests: every phase, in seconds."""
 

@@ -32,7 +32,7 @@ from tuner.models.load import load_tokenizers
 
 SEED = 20241122
 _CLIPS_SEED = 2**32
-_PREVIEW_CLIPS, _PREVIEW_FRAMES = 12, 9
+_PREVIEW_FRAMES = 9
 
 
 def train_demo(
@@ -63,8 +63,8 @@ def train_demo(
     plan = Plan(work, recipe.vae_steps, minutes * recipe.vae_share, stop=stop)
     average = train(Autoencoding(modules.vae, recipe, device, seed), plan)
     modules.vae.load_state_dict(average.vae.state_dict())  # type: ignore[union-attr]
-    standardise(modules.vae, _CLIPS_SEED, device)
-    colours = _fit_colours(modules.vae, device)
+    standardise(modules.vae, _CLIPS_SEED, device, recipe.measured)
+    colours = _fit_colours(modules.vae, device, recipe.measured)
     clips = ClipStore(
         work / "clips", recipe.clips, recipe.frames, _CLIPS_SEED, modules.vae.config["scaling_factor"]
     )
@@ -84,10 +84,10 @@ def train_demo(
 
 
 @torch.no_grad()
-def _fit_colours(vae: AutoencoderKLMagvit, device: torch.device) -> LatentColours:
+def _fit_colours(vae: AutoencoderKLMagvit, device: torch.device, clips: int) -> LatentColours:
     """The live preview's map, from clips of the world."""
     folded = FoldedVae(vae).to(device)
-    videos = [render(random_scene(_CLIPS_SEED + number), _PREVIEW_FRAMES) for number in range(_PREVIEW_CLIPS)]
+    videos = [render(random_scene(_CLIPS_SEED + number), _PREVIEW_FRAMES) for number in range(clips)]
     batch = torch.stack(videos).transpose(1, 2) * 2 - 1
     modes = torch.cat([folded.encode(video[None].to(device)).chunk(2, dim=1)[0].cpu() for video in batch])
     return fit_colours(modes * vae.config["scaling_factor"], batch)
