@@ -34,9 +34,11 @@ class Fitting:
             torch.manual_seed(0)
             self.model = torch.nn.Linear(4, 1)
 
-    def losses(self, step: int, steps: int) -> dict[str, torch.Tensor]:
-        points = torch.randn(64, 4, generator=torch.Generator().manual_seed(step))
-        return {"loss": (self.model(points) - points.sum(1, keepdim=True)).square().mean()}
+    def batch(self, step: int, steps: int) -> torch.Tensor:
+        return torch.randn(64, 4, generator=torch.Generator().manual_seed(step))
+
+    def losses(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": (self.model(batch) - batch.sum(1, keepdim=True)).square().mean()}
 
 
 def stopping_after(asked: int):

@@ -20,6 +20,7 @@ _OTHER_WORLDS = 0.3
 _CROP, _CROP_FRAMES, _CROPS_UNTIL = 64, 9, 0.6
 _WHOLE_FRAMES = 17
 _NEAR_NORMAL = 2e-4
+_FIRST_LOGVAR = -6.0
 _SQUARES = 4.0
 _SCENES = 2**30
 
@@ -37,21 +38,29 @@ class Autoencoding:
     name = "vae"
 
     def __init__(self, vae: AutoencoderKLMagvit, recipe: Recipe, device: torch.device, seed: int) -> None:
+        with torch.no_grad():  # at first hardly any noise, so that there is something to learn from
+            vae.quant_conv.bias[vae.config["latent_channels"] :] = _FIRST_LOGVAR  # type: ignore[index]
         self.model: nn.Module = FoldedVae(vae).to(device)
         self.rate = recipe.vae_rate
         self._clips, self._whole_frames = recipe.vae_clips, recipe.vae_frames
         self._device, self._seed = device, seed
 
-    def losses(self, step: int, steps: int) -> dict[str, Tensor]:
-        """Distance of what comes back, and of the posterior from a normal distribution."""
+    def batch(self, step: int, steps: int) -> tuple[Tensor, Tensor]:
+        """Clips ``[B, 3, T, side, side]`` in -1..1, and noise for their latents."""
         chosen = random.Random(f"{self._seed} {step}")
         generator = torch.Generator().manual_seed(chosen.randrange(2**62))
-        video = self._batch(step / steps < _CROPS_UNTIL, chosen, generator)
+        video = self._videos(step / steps < _CROPS_UNTIL, chosen, generator)
+        clips, _, frames, height, width = video.shape
+        noise = torch.randn(clips, 16, (frames - 1) // 4 + 1, height // 8, width // 8, generator=generator)
+        return video, noise.to(self._device)
+
+    def losses(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Distance of what comes back, and of the posterior from a normal distribution."""
+        video, noise = batch
         model: Any = self.model
         with autocast_for(self._device):
             mean, logvar = model.encode(video).float().chunk(2, dim=1)
             logvar = logvar.clamp(-30, 20)
-            noise = torch.randn(mean.shape, generator=generator).to(self._device)
             back = model.decode(mean + (0.5 * logvar).exp() * noise).float()
         away = back - video
         squares = away.square().mean()
@@ -60,7 +69,7 @@ class Autoencoding:
         psnr = -10 * torch.log10(squares.detach() / 4)
         return {"loss": loss, "psnr": psnr, "kl": normal.detach()}
 
-    def _batch(self, crops: bool, chosen: random.Random, generator: torch.Generator) -> Tensor:
+    def _videos(self, crops: bool, chosen: random.Random, generator: torch.Generator) -> Tensor:
         """``[B, 3, T, side, side]`` in -1..1."""
         count, frames, side = self._clips, _CROP_FRAMES, _CROP
         if not crops:

@@ -6,7 +6,7 @@ Short clips first, whole ones towards the end: what a prompt names shows in a si
 from __future__ import annotations
 
 import random
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
@@ -29,6 +29,28 @@ _PATCHES = 64
 _FEW = 5
 # By how far training is: how often one latent frame, a few, and all of a clip are shown.
 _LENGTHS = ((0.35, (0.65, 0.3, 0.05)), (0.8, (0.15, 0.7, 0.15)), (1.0, (0.1, 0.3, 0.6)))
+
+
+class Noised(NamedTuple):
+    """A batch of clips.
+
+    Attributes:
+        noisy: ``[B, 16, t, h, w]``, scaled latents and noise as mixed at ``times``.
+        times: Timesteps ``[B]``.
+        ids: BERT's tokens ``[B, L]``.
+        ids_t5: T5's tokens ``[B, L2]``.
+        inpaint: Mask and masked video ``[B, 17, t, h, w]``.
+        velocity: What is to be predicted, ``[B, 16, t, h, w]``.
+        mostly_noise: Where more than half is noise, bool ``[B]``.
+    """
+
+    noisy: Tensor
+    times: Tensor
+    ids: Tensor
+    ids_t5: Tensor
+    inpaint: Tensor
+    velocity: Tensor
+    mostly_noise: Tensor
 
 
 class Denoiser(nn.Module):
@@ -84,8 +106,8 @@ class Denoising:
         scheduler: Any = DDIMScheduler.from_config(SCHEDULER)
         self._kept: Tensor = scheduler.alphas_cumprod
 
-    def losses(self, step: int, steps: int) -> dict[str, Tensor]:
-        """Mean square error of the predicted velocity; ``early`` of that where more than half is noise."""
+    def batch(self, step: int, steps: int) -> Noised:
+        """Clips of one length, noised, with prompts and pictures."""
         chosen = random.Random(f"{self._seed} {step}")
         generator = torch.Generator().manual_seed(chosen.randrange(2**62))
         length = self._length(step / steps, chosen)
@@ -102,15 +124,19 @@ class Denoising:
         noise = torch.randn(sample.latents.shape, generator=generator)
         kept = self._kept[times].view(-1, 1, 1, 1, 1)
         noisy = kept.sqrt() * sample.latents + (1 - kept).sqrt() * noise
-        velocity = (kept.sqrt() * noise - (1 - kept).sqrt() * sample.latents).to(self._device)
-        ids = [self._ids(tokenizer, prompts) for tokenizer in self._tokenizers]
-        inputs = (noisy, times, *ids, sample.inpaint)
+        velocity = kept.sqrt() * noise - (1 - kept).sqrt() * sample.latents
+        ids, ids_t5 = (self._ids(tokenizer, prompts) for tokenizer in self._tokenizers)
+        return Noised(noisy, times, ids, ids_t5, sample.inpaint, velocity, kept.flatten() < 0.5)
+
+    def losses(self, batch: Noised) -> dict[str, Tensor]:
+        """Mean square error of the predicted velocity; ``early`` of that where more than half is noise."""
+        *inputs, velocity, mostly_noise = (part.to(self._device, non_blocking=True) for part in batch)
         with autocast_for(self._device):
-            predicted = self.model(*(part.to(self._device, non_blocking=True) for part in inputs))
+            predicted = self.model(*inputs)
         wrong = (predicted.float() - velocity).square().mean((1, 2, 3, 4))
-        mostly_noise = (kept.flatten() < 0.5).to(self._device)
         early = (wrong.detach() * mostly_noise).sum() / mostly_noise.sum().clamp_min(1)
-        return {"loss": wrong.mean(), "early": early, "latent_frames": torch.tensor(float(length))}
+        length = torch.tensor(float(batch.noisy.shape[2]))
+        return {"loss": wrong.mean(), "early": early, "latent_frames": length}
 
     def _length(self, progress: float, chosen: random.Random) -> int:
         """Latent frames of a batch."""

@@ -121,7 +121,7 @@ class _Fold(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
         channels = ctx.size[1]
         gradient = grads[0].new_zeros(ctx.size).contiguous(memory_format=_lying(grads[0]))
         timed, placed = gradient.unflatten(0, (-1, ctx.clips)), grads[0].unflatten(0, (-1, ctx.clips))

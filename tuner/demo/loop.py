@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +27,7 @@ from tuner.errors import TunerError
 _SLOWEST_AVERAGE = 0.9995
 _LARGEST_GRADIENT = 1.0
 _TRIALS = 6
+_BATCHES_AHEAD = 2
 
 
 class Phase(Protocol):
@@ -40,8 +43,12 @@ class Phase(Protocol):
     model: nn.Module
     rate: float
 
-    def losses(self, step: int, steps: int) -> dict[str, Tensor]:
-        """What the model gets wrong on the batch of one step of ``steps``: ``loss`` is what to lower."""
+    def batch(self, step: int, steps: int) -> Any:
+        """What is learnt from at one step of ``steps``: the same whenever it is asked for."""
+        ...
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """What the model gets wrong on a batch: ``loss`` is what to lower."""
         ...
 
 
@@ -110,13 +117,13 @@ def train(phase: Phase, plan: Plan) -> nn.Module:
     phase.model.train()
     kept_at = begun_at = time.monotonic()
     begun = done
-    while done < steps:
+    for batch in _ahead(phase, done, steps):
         if plan.stop():
             keep()
             raise Stopped(
                 f"{phase.name}: stopped after step {done} of {steps}; the same command goes on from there"
             )
-        losses = phase.losses(done, steps)
+        losses = phase.losses(batch)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(phase.model.parameters(), _LARGEST_GRADIENT)
@@ -201,6 +208,22 @@ class Curve:
             raise TunerError(f"{self._file.name}: could not be written ({error})") from None
 
 
+def _ahead(phase: Phase, step: int, steps: int) -> Iterator[Any]:
+    """The batches of the steps that are left, made by other threads while the model computes."""
+    with ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="batches") as pool:
+        coming: deque[Future[Any]] = deque()
+        try:
+            for number in range(step, steps):
+                coming.append(pool.submit(phase.batch, number, steps))
+                if len(coming) > _BATCHES_AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()
+
+
 def _average(averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
     """A mean over the last steps: a tenth of all there were, at most 2000."""
     count = float(updates)
@@ -211,13 +234,14 @@ def _affordable(phase: Phase, plan: Plan) -> int:
     """Steps that fit into the plan's minutes, by the time that steps spread over the run take."""
     if not plan.minutes:
         return plan.steps
-    phase.losses(0, plan.steps)["loss"].backward()
-    begun = time.monotonic()
-    for trial in range(_TRIALS):
-        step = int((trial + 0.5) / _TRIALS * plan.steps)
-        losses = phase.losses(step, plan.steps)
-        losses["loss"].backward()
-        float(losses["loss"].detach())  # a card has computed by then
+    spread = [int((trial + 0.5) / _TRIALS * plan.steps) for trial in range(_TRIALS)]
+    begun = 0.0
+    for trial, step in enumerate([*spread, *spread]):
+        if trial == _TRIALS:  # the first round warmed up
+            begun = time.monotonic()
+        loss = phase.losses(phase.batch(step, plan.steps))["loss"]
+        loss.backward()
+        float(loss.detach())  # a card has computed by then
     seconds = (time.monotonic() - begun) / _TRIALS
     phase.model.zero_grad(set_to_none=True)
     return max(10, min(plan.steps, int(plan.minutes * 60 / seconds)))

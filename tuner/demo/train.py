@@ -1,6 +1,6 @@
 """Train the demo model, from nothing to a checkpoint folder.
 
-    python -m tuner.demo.train WORK --out assets/demo [--minutes 240] [--device cuda] [--seed 1]
+    python -m tuner.demo.train WORK --out assets/demo [--minutes 240] [--stop-after 9] [--device cuda]
 
 WORK keeps checkpoints, latents and curves: interrupted at any point, the same command goes on. The autoencoder is
 trained first, then clips are encoded once, then transformer and text encoders learn from those.
@@ -9,8 +9,10 @@ trained first, then clips are encoded once, then transformer and text encoders l
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,12 +122,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("work", type=Path, help="folder of checkpoints, latents and curves")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--minutes", type=float, default=0.0, help="about how long it may take")
+    parser.add_argument("--stop-after", type=float, default=math.inf, help="minutes after which to interrupt it")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=SEED)
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
+    end = time.monotonic() + 60 * given.stop_after
     try:
-        train_demo(given.work, given.out, recipe_for(device), device, minutes=given.minutes, seed=given.seed)
+        train_demo(
+            given.work,
+            given.out,
+            recipe_for(device),
+            device,
+            minutes=given.minutes,
+            seed=given.seed,
+            stop=lambda: time.monotonic() > end,
+        )
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
