@@ -6,6 +6,7 @@ Short clips first, whole ones towards the end: what a prompt names shows in a si
 from __future__ import annotations
 
 import random
+from threading import Lock
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -103,6 +104,7 @@ class Denoising:
         self.rate = recipe.rate
         self._tokenizers, self._clips, self._tokens = tokenizers, clips, recipe.tokens
         self._device, self._seed = device, seed
+        self._tokenizing = Lock()
         scheduler: Any = DDIMScheduler.from_config(SCHEDULER)
         self._kept: Tensor = scheduler.alphas_cumprod
 
@@ -154,9 +156,10 @@ class Denoising:
 
     def _ids(self, tokenizer: Any, prompts: list[str]) -> Tensor:
         length = tokenizer.model_max_length
-        return tokenizer(
-            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        ).input_ids
+        with self._tokenizing:  # a fast tokenizer refuses a second thread
+            return tokenizer(
+                prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            ).input_ids
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from tuner.errors import TunerError
 _SLOWEST_AVERAGE = 0.9995
 _LARGEST_GRADIENT = 1.0
 _TRIALS = 6
-_BATCHES_AHEAD = 2
+_BATCHES_AHEAD = 4
 
 
 class Phase(Protocol):
@@ -98,8 +98,10 @@ def train(phase: Phase, plan: Plan) -> nn.Module:
     steps = int(saved["steps"]) if saved else _affordable(phase, plan)
     # The fused kernel writes to all weights at once, and is the fastest both on a CPU and on a card.
     optimizer = AdamW(phase.model.parameters(), lr=phase.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    schedule = OneCycleLR(optimizer, phase.rate, total_steps=steps, pct_start=min(0.3, 200 / steps))
-    average = AveragedModel(phase.model, avg_fn=_average)
+    schedule = OneCycleLR(
+        optimizer, phase.rate, total_steps=steps, pct_start=min(0.3, 200 / steps), cycle_momentum=False
+    )
+    average = AveragedModel(phase.model, multi_avg_fn=_average)
     done = 0
     if saved:
         phase.model.load_state_dict(saved["model"])
@@ -224,10 +226,12 @@ def _ahead(phase: Phase, step: int, steps: int) -> Iterator[Any]:
                 future.cancel()
 
 
-def _average(averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+def _average(averaged: Any, current: Any, updates: Tensor | int) -> None:
     """A mean over the last steps: a tenth of all there were, at most 2000."""
     count = float(updates)
-    return averaged + (current - averaged) * (1 - min(_SLOWEST_AVERAGE, (1 + count) / (10 + count)))
+    weight = 1 - min(_SLOWEST_AVERAGE, (1 + count) / (10 + count))
+    for mean, new in zip(averaged, current, strict=True):
+        mean.lerp_(new, weight)
 
 
 def _affordable(phase: Phase, plan: Plan) -> int:

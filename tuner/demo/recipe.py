@@ -46,7 +46,7 @@ CPU = Recipe(
     vae_clips=8,
     vae_frames=17,
     vae_rate=1.5e-3,
-    clips=6000,
+    clips=4000,
     frames=49,
     steps=30_000,
     tokens=5120,
@@ -59,7 +59,7 @@ CUDA = Recipe(
     vae_rate=2e-3,
     clips=40_000,
     frames=49,
-    steps=30_000,
+    steps=16_000,
     tokens=98_304,
     rate=1.5e-3,
 )

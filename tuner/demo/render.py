@@ -62,8 +62,8 @@ def render(
     """
     middles = (torch.arange(side, device=device) + 0.5) / side
     grid = _Grid(middles[None, :], middles[:, None])
-    times = torch.arange(start, start + frames, device=device, dtype=torch.float32)
-    video = _background(scene, grid, times)
+    times = torch.arange(start, start + frames, dtype=torch.float32)
+    video = _background(scene, grid, times.to(device))
     for thing in scene.things:
         _paint(video, thing, grid, times)
     return video
@@ -102,7 +102,10 @@ def distance(shape: Shape, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _paint(video: Tensor, thing: Thing, grid: _Grid, times: Tensor) -> None:
-    """Draw an object over ``video`` ``[T, 3, H, W]``, in place; only the pixels around it are touched."""
+    """Draw an object over ``video`` ``[T, 3, H, W]``, in place; only the pixels around it are touched.
+
+    ``times`` are on the host, so that no card is waited for to know where the object is.
+    """
     side = video.shape[-1]
     xs, ys, radii = track(thing, times)
     reach = radii + 2 / side
@@ -110,9 +113,8 @@ def _paint(video: Tensor, thing: Thing, grid: _Grid, times: Tensor) -> None:
     top, bottom = _span(ys, reach, side)
     if left >= right or top >= bottom:
         return
-    radius = radii[:, None, None]
-    dx = (grid.x[:, left:right] - xs[:, None, None]) / radius
-    dy = (grid.y[top:bottom] - ys[:, None, None]) / radius
+    x, y, radius = (part[:, None, None].to(video.device) for part in (xs, ys, radii))
+    dx, dy = (grid.x[:, left:right] - x) / radius, (grid.y[top:bottom] - y) / radius
     cos, sin = math.cos(thing.tilt), math.sin(thing.tilt)
     away = distance(thing.shape, cos * dx + sin * dy, cos * dy - sin * dx)
     cover = (0.5 - away * radius * side).clamp_(0, 1)
