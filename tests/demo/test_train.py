@@ -9,6 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from tuner.demo import loop
+from tuner.demo.autoencoding import Autoencoding
+from tuner.demo.checkpoint import random_modules
+from tuner.demo.clips import ClipStore
+from tuner.demo.denoising import Denoising
 from tuner.demo.evaluate import Row, evaluate, main, table
 from tuner.demo.loop import Plan, Stopped, load_state, save_state, train
 from tuner.demo.recipe import TINY
@@ -16,7 +20,7 @@ from tuner.demo.train import train_demo
 from tuner.engine.generate import generate
 from tuner.engine.preview import LatentColours
 from tuner.errors import TunerError
-from tuner.models.load import load_model
+from tuner.models.load import load_model, load_tokenizers
 from tuner.request import Request
 from tuner.settings import Settings
 
@@ -56,6 +60,28 @@ def test_steps_lower_the_loss(tmp_path):
     curve = [json.loads(line) for line in (tmp_path / "fitting.jsonl").read_text().splitlines()]
     assert [point["step"] for point in curve] == [10, 20, 30, 40, 50, 60]
     assert curve[-1]["loss"] < curve[0]["loss"] / 10
+
+
+def untrained_and_trained(phase, folder: Path, steps: int) -> tuple[float, float]:
+    """Loss on one batch before and after some steps."""
+    batch = phase.batch(0, steps)
+    before = float(phase.losses(batch)["loss"].detach())
+    train(phase, Plan(folder, steps))
+    return before, float(phase.losses(batch)["loss"].detach())
+
+
+def test_steps_make_the_autoencoder_better(tmp_path):
+    phase = Autoencoding(random_modules().vae, TINY, CPU, seed=1)
+    before, after = untrained_and_trained(phase, tmp_path, 20)
+    assert after < 0.9 * before
+
+
+def test_steps_make_the_transformer_better(trained, tmp_path):
+    clips = ClipStore(trained / "work" / "clips", TINY.clips, TINY.frames, 2**32, 0.7125)
+    tokenizers = load_tokenizers(trained / "work", "v5")
+    phase = Denoising(random_modules(), tokenizers, clips, TINY, CPU, seed=1)
+    before, after = untrained_and_trained(phase, tmp_path, 25)
+    assert after < 0.85 * before
 
 
 def test_a_loop_interrupted_anywhere_ends_with_the_same_average(tmp_path):

@@ -45,32 +45,34 @@ class Autoencoding:
         self._clips, self._whole_frames = recipe.vae_clips, recipe.vae_frames
         self._device, self._seed = device, seed
 
-    def batch(self, step: int, steps: int) -> tuple[Tensor, Tensor]:
-        """Clips ``[B, 3, T, side, side]`` in -1..1, and noise for their latents."""
+    def batch(self, step: int, steps: int) -> tuple[Tensor, Tensor, int]:
+        """Clips ``[B, 3, T, side, side]`` in -1..1, noise for their latents, and how many show the world."""
         chosen = random.Random(f"{self._seed} {step}")
         generator = torch.Generator().manual_seed(chosen.randrange(2**62))
-        video = self._videos(step / steps < _CROPS_UNTIL, chosen, generator)
+        video, worlds = self._videos(step / steps < _CROPS_UNTIL, chosen, generator)
         clips, _, frames, height, width = video.shape
         noise = torch.randn(clips, 16, (frames - 1) // 4 + 1, height // 8, width // 8, generator=generator)
-        return video, noise.to(self._device)
+        return video, noise.to(self._device), worlds
 
-    def losses(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """Distance of what comes back, and of the posterior from a normal distribution."""
-        video, noise = batch
+    def losses(self, batch: tuple[Tensor, Tensor, int]) -> dict[str, Tensor]:
+        """Distance of what comes back, and of the posterior from a normal distribution; ``psnr`` of the world."""
+        video, noise, worlds = batch
         model: Any = self.model
         with autocast_for(self._device):
             mean, logvar = model.encode(video).float().chunk(2, dim=1)
             logvar = logvar.clamp(-30, 20)
             back = model.decode(mean + (0.5 * logvar).exp() * noise).float()
         away = back - video
-        squares = away.square().mean()
+        errors = away.square().mean((1, 2, 3, 4))
+        squares = errors.mean()
         normal = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         loss = away.abs().mean() + _SQUARES * squares + _NEAR_NORMAL * normal
-        psnr = -10 * torch.log10(squares.detach() / 4)
+        shown = errors.detach()[:worlds] if worlds else errors.detach()
+        psnr = -10 * torch.log10(shown.mean() / 4)
         return {"loss": loss, "psnr": psnr, "kl": normal.detach()}
 
-    def _videos(self, crops: bool, chosen: random.Random, generator: torch.Generator) -> Tensor:
-        """``[B, 3, T, side, side]`` in -1..1."""
+    def _videos(self, crops: bool, chosen: random.Random, generator: torch.Generator) -> tuple[Tensor, int]:
+        """``[B, 3, T, side, side]`` in -1..1, the world first, and how many show it."""
         count, frames, side = self._clips, _CROP_FRAMES, _CROP
         if not crops:
             count, frames, side = max(1, count // 8), self._whole_frames, SIDE
@@ -78,7 +80,7 @@ class Autoencoding:
         clips = [self._clip(chosen, frames, side) for _ in range(count - others)]
         if others:
             clips += falling_leaves(others, frames, side, generator, self._device).unbind(0)
-        return torch.stack(clips).transpose(1, 2) * 2 - 1
+        return torch.stack(clips).transpose(1, 2) * 2 - 1, count - others
 
     def _clip(self, chosen: random.Random, frames: int, side: int) -> Tensor:
         scene = random_scene(FIRST_TRAINING_SEED + chosen.randrange(_SCENES))
