@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,12 @@ class Fitting:
     """A phase that learns one fixed map from seeded points."""
 
     name = "fitting"
-    rate = 0.05
+    rate = 0.3
 
     def __init__(self) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.model = torch.nn.Linear(4, 1)
+            self.model = torch.nn.Linear(4, 4)
 
     def batch(self, step: int, steps: int) -> torch.Tensor:
         return torch.randn(64, 4, generator=torch.Generator().manual_seed(step))
@@ -56,9 +55,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_steps_lower_the_loss(tmp_path):
-    train(Fitting(), Plan(tmp_path, 60, log_every=10))
+    train(Fitting(), Plan(tmp_path, 120, log_every=20))
     curve = [json.loads(line) for line in (tmp_path / "fitting.jsonl").read_text().splitlines()]
-    assert [point["step"] for point in curve] == [10, 20, 30, 40, 50, 60]
+    assert [point["step"] for point in curve] == [20, 40, 60, 80, 100, 120]
     assert curve[-1]["loss"] < curve[0]["loss"] / 10
 
 
@@ -77,22 +76,23 @@ def test_steps_make_the_autoencoder_better(tmp_path):
 
 
 def test_steps_make_the_transformer_better(trained, tmp_path):
-    clips = ClipStore(trained / "work" / "clips", TINY.clips, TINY.frames, 2**32, 0.7125)
+    modules = random_modules()
+    clips = ClipStore(tmp_path / "clips", modules.vae, TINY.frames, 2**32, CPU)
     tokenizers = load_tokenizers(trained / "work", "v5")
-    phase = Denoising(random_modules(), tokenizers, clips, TINY, CPU, seed=1)
+    phase = Denoising(modules, tokenizers, clips, TINY, CPU, seed=1)
     before, after = untrained_and_trained(phase, tmp_path, 25)
     assert after < 0.85 * before
 
 
 def test_a_loop_interrupted_anywhere_ends_with_the_same_average(tmp_path):
-    whole = train(Fitting(), Plan(tmp_path / "whole", 20, log_every=5))
+    whole = train(Fitting(), Plan(tmp_path / "whole", 20, parts=2, log_every=5))
     for asked in (0, 3, 11, 1):
         with pytest.raises(Stopped):
-            train(Fitting(), Plan(tmp_path / "parts", 20, log_every=5, stop=stopping_after(asked)))
-    parts = train(Fitting(), Plan(tmp_path / "parts", 20, log_every=5))
-    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+            train(Fitting(), Plan(tmp_path / "again", 20, parts=2, log_every=5, stop=stopping_after(asked)))
+    again = train(Fitting(), Plan(tmp_path / "again", 20, parts=2, log_every=5))
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
-    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "fitting.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "again" / "fitting.jsonl").read_text().splitlines()]
     assert steps == [5, 10, 15, 20]
 
 
@@ -164,15 +164,6 @@ def test_what_is_written_loads_and_draws_a_clip_at_most_16_megabytes(trained):
     colours = LatentColours.load(trained / "model" / "vae")
     assert colours is not None
     assert colours.weight.shape == (3, 16)
-
-
-def test_other_clips_on_disk_are_made_anew(trained, tmp_path):
-    import shutil
-
-    shutil.copytree(trained / "work", tmp_path / "work")
-    fewer = replace(TINY, clips=4)
-    train_demo(tmp_path / "work", tmp_path / "model", fewer, CPU)
-    assert json.loads((tmp_path / "work" / "clips" / "done.json").read_text())["done"] == 4
 
 
 def test_evaluating_gives_a_row_for_every_bar(trained):

@@ -5,6 +5,7 @@ Short clips first, whole ones towards the end: what a prompt names shows in a si
 
 from __future__ import annotations
 
+import math
 import random
 from threading import Lock
 from typing import Any, Literal, NamedTuple
@@ -28,6 +29,7 @@ _ALL_NOISE = 0.04
 _TEXT_TOKENS = 96
 _PATCHES = 64
 _FEW = 5
+_FIRST_CLIPS, _ALL_CLIPS_AT = 0.06, 0.5
 # By how far training is: how often one latent frame, a few, and all of a clip are shown.
 _LENGTHS = ((0.35, (0.65, 0.3, 0.05)), (0.8, (0.15, 0.7, 0.15)), (1.0, (0.1, 0.3, 0.6)))
 
@@ -52,6 +54,11 @@ class Noised(NamedTuple):
     inpaint: Tensor
     velocity: Tensor
     mostly_noise: Tensor
+
+
+def clips_at(progress: float, clips: int) -> int:
+    """From how many of all ``clips`` batches are drawn: ever more, so that training need not wait for the last."""
+    return math.ceil(clips * min(1.0, _FIRST_CLIPS + (1 - _FIRST_CLIPS) * progress / _ALL_CLIPS_AT))
 
 
 class Denoiser(nn.Module):
@@ -82,7 +89,7 @@ class Denoising:
     Args:
         modules: Changed in place.
         tokenizers: BERT's and T5's.
-        clips: Filled.
+        clips: Filled as training goes on.
         recipe: How much.
         device: Where to compute; the modules are moved there.
         seed: Of everything drawn.
@@ -102,7 +109,8 @@ class Denoising:
         _begin(modules.transformer)
         self.model: nn.Module = Denoiser(modules).to(device)
         self.rate = recipe.rate
-        self._tokenizers, self._clips, self._tokens = tokenizers, clips, recipe.tokens
+        self._tokenizers, self._clips = tokenizers, clips
+        self._tokens, self._all_clips = recipe.tokens, recipe.clips
         self._device, self._seed = device, seed
         self._tokenizing = Lock()
         scheduler: Any = DDIMScheduler.from_config(SCHEDULER)
@@ -114,7 +122,9 @@ class Denoising:
         generator = torch.Generator().manual_seed(chosen.randrange(2**62))
         length = self._length(step / steps, chosen)
         count = max(2, self._tokens // (length * _PATCHES + _TEXT_TOKENS))
-        numbers = [chosen.randrange(len(self._clips)) for _ in range(count)]
+        shown = clips_at(step / steps, self._all_clips)
+        self._clips.fill(shown)
+        numbers = [chosen.randrange(shown) for _ in range(count)]
         sample = self._clips.sample(numbers, length, given=chosen.random() > _NO_PICTURES)
         prompts = [
             ""

@@ -92,6 +92,9 @@ def _residual(block: Any, hidden: Tensor, clips: int) -> Tensor:
 
 def _conv(conv: Any, frames: Tensor, clips: int) -> Tensor:
     """A causal convolution over time; the first frame also stands for those before it."""
+    if len(frames) == clips:  # every tap sees the one frame there is
+        weight = conv.weight.sum(2)
+        return functional.conv2d(frames, weight, conv.bias, stride=conv.stride[1:], padding=conv.padding[1:])
     folded: Any = _Fold.apply(frames, clips, conv.kernel_size[0], conv.stride[0])
     weight = conv.weight.transpose(1, 2).flatten(1, 2)
     return functional.conv2d(folded, weight, conv.bias, stride=conv.stride[1:], padding=conv.padding[1:])

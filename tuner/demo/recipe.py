@@ -14,21 +14,21 @@ class Recipe:
 
     Attributes:
         vae_steps: Steps of the autoencoder's training.
-        vae_clips: Its clips per batch while they are crops; an eighth when they are whole.
-        vae_frames: Frames of those.
+        vae_pictures: Cropped pictures in one of its batches; fewer where they are whole, or clips.
+        vae_frames: Frames of its clips.
         vae_rate: Its highest learning rate.
         clips: Clips whose latents the transformer learns from.
         frames: Frames of such a clip.
         steps: Steps of the transformer's training.
         tokens: Tokens per batch.
         rate: Highest learning rate of the transformer and the text encoders.
+        parts: Batches in a step of either; on a CPU each has a core of its own.
         measured: Clips to measure the latents' spread and colours on.
         vae_share: Part of a limited time for the autoencoder.
-        clips_share: Part for the clips' latents.
     """
 
     vae_steps: int
-    vae_clips: int
+    vae_pictures: int
     vae_frames: int
     vae_rate: float
     clips: int
@@ -36,25 +36,26 @@ class Recipe:
     steps: int
     tokens: int
     rate: float
+    parts: int = 1
     measured: int = 32
     vae_share: float = 0.3
-    clips_share: float = 0.15
 
 
 CPU = Recipe(
-    vae_steps=6000,
-    vae_clips=8,
-    vae_frames=17,
-    vae_rate=1.5e-3,
-    clips=4000,
+    vae_steps=2800,
+    vae_pictures=8,
+    vae_frames=9,
+    vae_rate=3e-3,
+    clips=6000,
     frames=49,
     steps=30_000,
-    tokens=5120,
+    tokens=2560,
     rate=1e-3,
+    parts=2,
 )
 CUDA = Recipe(
     vae_steps=12_000,
-    vae_clips=64,
+    vae_pictures=128,
     vae_frames=17,
     vae_rate=2e-3,
     clips=40_000,
@@ -65,7 +66,7 @@ CUDA = Recipe(
 )
 TINY = Recipe(
     vae_steps=4,
-    vae_clips=2,
+    vae_pictures=2,
     vae_frames=5,
     vae_rate=2e-3,
     clips=8,
@@ -73,6 +74,7 @@ TINY = Recipe(
     steps=8,
     tokens=320,
     rate=1e-3,
+    parts=2,
     measured=1,
 )
 """For tests: every phase, in seconds."""
@@ -89,4 +91,5 @@ def autocast_for(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cpu":
         can = torch.cpu.get_capabilities()
         sixteen = bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-    return torch.autocast(device.type, torch.bfloat16, enabled=sixteen)
+    # Weights cast for one thread are not kept for another: which of them comes first would decide how sums round.
+    return torch.autocast(device.type, torch.bfloat16, enabled=sixteen, cache_enabled=False)

@@ -3,7 +3,7 @@
     python -m tuner.demo.train WORK --out assets/demo [--minutes 240] [--stop-after 9] [--device cuda]
 
 WORK keeps checkpoints, latents and curves: interrupted at any point, the same command goes on. The autoencoder is
-trained first, then clips are encoded once, then transformer and text encoders learn from those.
+trained first; then transformer and text encoders learn from clips that it encodes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from signal import SIGTERM, signal
+from threading import Event
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMagvit
@@ -22,7 +24,7 @@ from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMag
 from tuner.demo.autoencoding import Autoencoding, standardise
 from tuner.demo.checkpoint import Modules, random_modules, write_demo, write_tokenizers
 from tuner.demo.clips import ClipStore
-from tuner.demo.denoising import Denoising
+from tuner.demo.denoising import Denoising, clips_at
 from tuner.demo.folded import FoldedVae
 from tuner.demo.loop import Plan, train
 from tuner.demo.recipe import Recipe, recipe_for
@@ -62,19 +64,16 @@ def train_demo(
         TunerError: Interrupted, or something could not be written; the same call goes on from there.
     """
     modules = random_modules(seed)
-    plan = Plan(work, recipe.vae_steps, minutes * recipe.vae_share, stop=stop)
+    plan = Plan(work, recipe.vae_steps, minutes * recipe.vae_share, recipe.parts, stop=stop)
     average = train(Autoencoding(modules.vae, recipe, device, seed), plan)
     modules.vae.load_state_dict(average.vae.state_dict())  # type: ignore[union-attr]
     standardise(modules.vae, _CLIPS_SEED, device, recipe.measured)
     colours = _fit_colours(modules.vae, device, recipe.measured)
-    clips = ClipStore(
-        work / "clips", recipe.clips, recipe.frames, _CLIPS_SEED, modules.vae.config["scaling_factor"]
-    )
-    clips.fill(modules.vae, device, stop)
+    clips = ClipStore(work / "clips", modules.vae, recipe.frames, _CLIPS_SEED, device)
+    clips.fill(clips_at(0.0, recipe.clips), stop)
     write_tokenizers(work)
     tokenizers = load_tokenizers(work, "v5")
-    share = 1 - recipe.vae_share - recipe.clips_share
-    plan = Plan(work, recipe.steps, minutes * share, stop=stop)
+    plan = Plan(work, recipe.steps, minutes * (1 - recipe.vae_share), recipe.parts, stop=stop)
     denoiser = train(Denoising(modules, tokenizers, clips, recipe, device, seed), plan)
     trained: Modules = Modules(
         transformer=denoiser.transformer,  # type: ignore[arg-type]
@@ -128,6 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
     end = time.monotonic() + 60 * given.stop_after
+    asked = Event()
+    signal(SIGTERM, lambda *_: asked.set())
     try:
         train_demo(
             given.work,
@@ -136,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
             device,
             minutes=given.minutes,
             seed=given.seed,
-            stop=lambda: time.monotonic() > end,
+            stop=lambda: asked.is_set() or time.monotonic() > end,
         )
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)

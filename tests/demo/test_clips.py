@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from tuner.demo.checkpoint import random_modules
+from tuner.demo.clips import ClipStore
+from tuner.errors import TunerError
+
+SEED = 2**32
+
+
+def store(folder: Path, seed: int = SEED, vae_seed: int = 1) -> ClipStore:
+    return ClipStore(folder, random_modules(vae_seed).vae, 5, seed, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory) -> ClipStore:
+    clips = store(tmp_path_factory.mktemp("clips"))
+    clips.fill(20)
+    return clips
+
+
+def test_clips_go_on_where_they_were_left(filled, tmp_path):
+    store(tmp_path).fill(3)
+    again = store(tmp_path)
+    assert len(again) == 10
+    again.fill(20)
+    for one, other in zip(
+        again.sample([3, 8, 15, 19], 2, True), filled.sample([3, 8, 15, 19], 2, True), strict=True
+    ):
+        assert one == other if isinstance(one, list) else torch.equal(one, other)
+
+
+def test_clips_of_another_autoencoder_or_seed_are_made_anew(filled, tmp_path):
+    store(tmp_path).fill(1)
+    assert len(store(tmp_path)) == 10
+    assert len(store(tmp_path, vae_seed=2)) == 0
+    assert len(store(tmp_path, seed=SEED + 1)) == 0
+
+
+def test_half_of_the_clips_carry_pictures_and_those_at_the_start_are_marked(filled):
+    sample = filled.sample(list(range(10)), 2, True)
+    carrying = sample.inpaint[:, 1:].abs().sum((1, 2, 3, 4)) > 0
+    assert carrying.tolist() == [False] * 5 + [True] * 5
+    marked = sample.inpaint[:, 0, 0].abs().sum((1, 2)) > 0
+    assert marked.tolist() == [False] * 5 + [True] * 4 + [False]
+    assert not filled.sample(list(range(10)), 2, False).inpaint.any()
+
+
+def test_a_full_disk_stops_with_a_line_and_keeps_what_is_there(filled, tmp_path):
+    store(tmp_path).fill(10)
+    size = (tmp_path / "latents").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 1000, hard))
+    try:
+        with pytest.raises(TunerError, match=r"^clips: latents could not be written .* is kept$"):
+            store(tmp_path).fill(20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    again = store(tmp_path)
+    assert len(again) == 10
+    again.fill(20)
+    assert json.loads((tmp_path / "done.json").read_text())["done"] == 20
+    assert torch.equal(again.sample([15], 2, True).latents, filled.sample([15], 2, True).latents)
