@@ -169,7 +169,18 @@ def test_what_is_written_loads_and_draws_a_clip_at_most_16_megabytes(trained):
 def test_evaluating_gives_a_row_for_every_bar(trained):
     rows = evaluate(load_model(trained / "model", device="cpu"), prompts=2, frames=5, steps=1, pictures=1)
     text = table(rows)
-    for what in ("clips of its world", "photographs", "colour", "shape", "motion", "background", "start image"):
+    for what in (
+        "clips of its world",
+        "photographs",
+        "colour",
+        "shape",
+        "motion",
+        "background",
+        "start image",
+        "jump",
+        "lossless",
+        "go on",
+    ):
         assert what in text
     assert not all(row.met for row in rows)
 

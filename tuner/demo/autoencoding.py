@@ -22,6 +22,7 @@ _CROP = 64
 _MEASURED_FRAMES = 17
 _NEAR_NORMAL = 5e-5
 _FIRST_LOGVAR = -6.0
+_LEAST_NOISE = 0.08
 _SQUARES = 8.0
 # By how far training is: how often a batch shows cropped pictures, cropped clips, whole pictures and whole clips.
 # A picture costs a thirtieth of what a clip of it does.
@@ -66,7 +67,9 @@ class Autoencoding:
         with autocast_for(self._device):
             mean, logvar = model.encode(video).float().chunk(2, dim=1)
             logvar = logvar.clamp(-30, 20)
-            back = model.decode(mean + (0.5 * logvar).exp() * noise).float()
+            # The transformer will not be exact: what the decoder needs must stand out from that much noise.
+            least = _LEAST_NOISE * mean.detach().std()
+            back = model.decode(mean + (logvar.exp() + least.square()).sqrt() * noise).float()
         away = back - video
         errors = away.square().mean((1, 2, 3, 4))
         squares = errors.mean()

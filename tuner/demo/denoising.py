@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from contextlib import nullcontext
 from threading import Lock
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,8 @@ import torch
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from tuner.demo.checkpoint import SCHEDULER, Modules
 from tuner.demo.clips import ClipStore
@@ -29,9 +32,9 @@ _ALL_NOISE = 0.04
 _TEXT_TOKENS = 96
 _PATCHES = 64
 _FEW = 5
-_FIRST_CLIPS, _ALL_CLIPS_AT = 0.06, 0.5
+_FIRST_CLIPS, _ALL_CLIPS_AT = 0.04, 0.5
 # By how far training is: how often one latent frame, a few, and all of a clip are shown.
-_LENGTHS = ((0.35, (0.65, 0.3, 0.05)), (0.8, (0.15, 0.7, 0.15)), (1.0, (0.1, 0.3, 0.6)))
+_LENGTHS = ((0.15, (0.65, 0.3, 0.05)), (0.7, (0.25, 0.55, 0.2)), (1.0, (0.1, 0.3, 0.6)))
 
 
 class Noised(NamedTuple):
@@ -73,14 +76,36 @@ class Denoiser(nn.Module):
 
     def forward(self, noisy: Tensor, times: Tensor, ids: Tensor, ids_t5: Tensor, inpaint: Tensor) -> Tensor:
         """The velocity of ``noisy`` ``[B, 16, t, h, w]``, likewise."""
-        return self.transformer(
-            noisy,
-            times,
-            encoder_hidden_states=self.text_encoder(input_ids=ids)[0],
-            encoder_hidden_states_t5=self.text_encoder_2(input_ids=ids_t5)[0],
-            inpaint_latents=inpaint,
-            return_dict=False,
-        )[0]
+        text, text_t5 = self.text_encoder(input_ids=ids)[0], self.text_encoder_2(input_ids=ids_t5)[0]
+        with _WrittenOutAttention() if noisy.device.type == "cpu" else nullcontext():
+            return self.transformer(
+                noisy,
+                times,
+                encoder_hidden_states=text,
+                encoder_hidden_states_t5=text_t5,
+                inpaint_latents=inpaint,
+                return_dict=False,
+            )[0]
+
+
+class _WrittenOutAttention(TorchFunctionMode):
+    """Attention as two products and a softmax, in 16 bits where autocasting.
+
+    Forwards and backwards together that takes a fifth (160 tokens) to three fifths (928) of the time of torch's
+    fused kernel on a CPU with bfloat16.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        if torch.is_autocast_enabled("cpu"):
+            args = tuple(part.to(torch.get_autocast_dtype("cpu")) for part in args)
+        query, key, value = args
+        with torch.autocast("cpu", enabled=False):
+            scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
+            return scores.softmax(-1) @ value
 
 
 class Denoising:

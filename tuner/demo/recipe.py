@@ -46,11 +46,11 @@ CPU = Recipe(
     vae_pictures=8,
     vae_frames=9,
     vae_rate=3e-3,
-    clips=6000,
+    clips=3000,
     frames=49,
-    steps=30_000,
+    steps=12_000,
     tokens=2560,
-    rate=1e-3,
+    rate=4e-3,
     parts=2,
 )
 CUDA = Recipe(
@@ -62,7 +62,7 @@ CUDA = Recipe(
     frames=49,
     steps=16_000,
     tokens=98_304,
-    rate=1.5e-3,
+    rate=4e-3,
 )
 TINY = Recipe(
     vae_steps=4,
