@@ -26,7 +26,7 @@ _LEAST_NOISE = 0.08
 _SQUARES = 8.0
 # By how far training is: how often a batch shows cropped pictures, cropped clips, whole pictures and whole clips.
 # A picture costs a thirtieth of what a clip of it does.
-_SHOWN = ((0.2, (1.0, 0.0, 0.0, 0.0)), (0.4, (0.3, 0.7, 0.0, 0.0)), (1.0, (0.1, 0.4, 0.2, 0.3)))
+_SHOWN = ((0.09, (1.0, 0.0, 0.0, 0.0)), (0.175, (0.3, 0.7, 0.0, 0.0)), (1.0, (0.08, 0.4, 0.12, 0.4)))
 _FEWER = (1, 4, 4, 8)
 _SCENES = 2**30
 
@@ -48,14 +48,17 @@ class Autoencoding:
             vae.quant_conv.bias[vae.config["latent_channels"] :] = _FIRST_LOGVAR  # type: ignore[index]
         self.model: nn.Module = FoldedVae(vae).to(device)
         self.rate = recipe.vae_rate
-        self._pictures, self._frames = recipe.vae_pictures, recipe.vae_frames
+        self._pictures, self._frames, self._parts = recipe.vae_pictures, recipe.vae_frames, recipe.parts
         self._device, self._seed = device, seed
 
     def batch(self, step: int, steps: int) -> tuple[Tensor, Tensor, int]:
         """Clips ``[B, 3, T, side, side]`` in -1..1, noise for their latents, and how many show the world."""
+        often = next(often for until, often in _SHOWN if step / steps < until)
+        # The same for all parts of a step, so that no core waits for another.
+        kind = random.Random(f"{self._seed} kind {step // self._parts}").choices(range(len(_FEWER)), often)[0]
         chosen = random.Random(f"{self._seed} {step}")
         generator = torch.Generator().manual_seed(chosen.randrange(2**62))
-        video, worlds = self._videos(step / steps, chosen, generator)
+        video, worlds = self._videos(kind, chosen, generator)
         clips, _, frames, height, width = video.shape
         noise = torch.randn(clips, 16, (frames - 1) // 4 + 1, height // 8, width // 8, generator=generator)
         return video, noise.to(self._device), worlds
@@ -79,10 +82,8 @@ class Autoencoding:
         psnr = -10 * torch.log10(shown / 4)
         return {"loss": loss, "psnr": psnr.mean(), "kl": normal.detach()}
 
-    def _videos(self, progress: float, chosen: random.Random, generator: torch.Generator) -> tuple[Tensor, int]:
+    def _videos(self, kind: int, chosen: random.Random, generator: torch.Generator) -> tuple[Tensor, int]:
         """``[B, 3, T, side, side]`` in -1..1, the world first, and how many show it."""
-        often = next(often for until, often in _SHOWN if progress < until)
-        kind = chosen.choices(range(len(_FEWER)), often)[0]
         side, frames = (_CROP, SIDE)[kind // 2], (1, self._frames)[kind % 2]
         count = max(1, self._pictures // _FEWER[kind])
         others = sum(chosen.random() < _OTHER_WORLDS[kind % 2] for _ in range(count))

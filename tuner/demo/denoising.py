@@ -135,7 +135,7 @@ class Denoising:
         self.model: nn.Module = Denoiser(modules).to(device)
         self.rate = recipe.rate
         self._tokenizers, self._clips = tokenizers, clips
-        self._tokens, self._all_clips = recipe.tokens, recipe.clips
+        self._tokens, self._all_clips, self._parts = recipe.tokens, recipe.clips, recipe.parts
         self._device, self._seed = device, seed
         self._tokenizing = Lock()
         scheduler: Any = DDIMScheduler.from_config(SCHEDULER)
@@ -145,7 +145,8 @@ class Denoising:
         """Clips of one length, noised, with prompts and pictures."""
         chosen = random.Random(f"{self._seed} {step}")
         generator = torch.Generator().manual_seed(chosen.randrange(2**62))
-        length = self._length(step / steps, chosen)
+        # The same for all parts of a step, so that no core waits for another.
+        length = self._length(step / steps, random.Random(f"{self._seed} length {step // self._parts}"))
         count = max(2, self._tokens // (length * _PATCHES + _TEXT_TOKENS))
         shown = clips_at(step / steps, self._all_clips)
         self._clips.fill(shown)
