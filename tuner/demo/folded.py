@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 
 class FoldedVae(nn.Module):
@@ -24,13 +23,11 @@ class FoldedVae(nn.Module):
 
     Args:
         vae: GroupNorm per frame (``spatial_group_norm``), as every EasyAnimateV5 has.
-        recompute: Forget what is inside residual blocks and compute it again for the gradients.
     """
 
-    def __init__(self, vae: AutoencoderKLMagvit, recompute: bool = False) -> None:
+    def __init__(self, vae: AutoencoderKLMagvit) -> None:
         super().__init__()
         self.vae: Any = vae
-        self._recompute = recompute
 
     def encode(self, video: Tensor) -> Tensor:
         """Moments of the posterior: mean, then log of the variance.
@@ -44,10 +41,10 @@ class FoldedVae(nn.Module):
         encoder, clips = self.vae.encoder, len(video)
         hidden = _conv(encoder.conv_in, _frames(video), clips)
         for block in encoder.down_blocks:
-            hidden = self._residuals(block.convs, hidden, clips)
+            hidden = _residuals(block.convs, hidden, clips)
             if block.downsampler is not None:
                 hidden = _conv(block.downsampler.conv, functional.pad(hidden, (0, 1, 0, 1)), clips)
-        hidden = self._residuals(encoder.mid_block.convs, hidden, clips)
+        hidden = _residuals(encoder.mid_block.convs, hidden, clips)
         hidden = _conv(encoder.conv_out, encoder.conv_act(encoder.conv_norm_out(hidden)), clips)
         return _clips(_point(self.vae.quant_conv, hidden), clips)
 
@@ -62,9 +59,9 @@ class FoldedVae(nn.Module):
         """
         decoder, clips = self.vae.decoder, len(latents)
         hidden = _conv(decoder.conv_in, _point(self.vae.post_quant_conv, _frames(latents)), clips)
-        hidden = self._residuals(decoder.mid_block.convs, hidden, clips)
+        hidden = _residuals(decoder.mid_block.convs, hidden, clips)
         for block in decoder.up_blocks:
-            hidden = self._residuals(block.convs, hidden, clips)
+            hidden = _residuals(block.convs, hidden, clips)
             if block.upsampler is not None:
                 hidden = functional.interpolate(hidden, scale_factor=2.0, mode="nearest")
                 hidden = _conv(block.upsampler.conv, hidden, clips)
@@ -74,13 +71,11 @@ class FoldedVae(nn.Module):
         hidden = decoder.conv_act(decoder.conv_norm_out(hidden))
         return _clips(_conv(decoder.conv_out, hidden, clips), clips)
 
-    def _residuals(self, blocks: Any, hidden: Tensor, clips: int) -> Tensor:
-        for block in blocks:
-            if self._recompute and torch.is_grad_enabled():
-                hidden = checkpoint(_residual, block, hidden, clips, use_reentrant=False)  # type: ignore[assignment]
-            else:
-                hidden = _residual(block, hidden, clips)
-        return hidden
+
+def _residuals(blocks: Any, hidden: Tensor, clips: int) -> Tensor:
+    for block in blocks:
+        hidden = _residual(block, hidden, clips)
+    return hidden
 
 
 def _residual(block: Any, hidden: Tensor, clips: int) -> Tensor:
