@@ -48,8 +48,8 @@ CPU = Recipe(
     vae_rate=3e-3,
     clips=3000,
     frames=49,
-    steps=12_000,
-    tokens=2560,
+    steps=10_000,
+    tokens=4096,
     rate=4e-3,
     parts=2,
 )
