@@ -20,6 +20,7 @@ from threading import Event
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMagvit
+from torch.nn import functional
 
 from tuner.demo.autoencoding import Autoencoding, standardise
 from tuner.demo.checkpoint import Modules, random_modules, write_demo, write_tokenizers
@@ -30,7 +31,7 @@ from tuner.demo.loop import Plan, train
 from tuner.demo.recipe import Recipe, recipe_for
 from tuner.demo.render import render
 from tuner.demo.scene import random_scene
-from tuner.engine.preview import LatentColours, fit_colours
+from tuner.engine.preview import ColourFit, LatentColours, averaged_over_time
 from tuner.errors import TunerError
 from tuner.models.load import load_tokenizers
 
@@ -87,11 +88,16 @@ def train_demo(
 @torch.no_grad()
 def _fit_colours(vae: AutoencoderKLMagvit, device: torch.device, clips: int) -> LatentColours:
     """The live preview's map, from clips of the world."""
-    folded = FoldedVae(vae).to(device)
-    videos = [render(random_scene(_CLIPS_SEED + number), _PREVIEW_FRAMES) for number in range(clips)]
-    batch = torch.stack(videos).transpose(1, 2) * 2 - 1
-    modes = torch.cat([folded.encode(video[None].to(device)).chunk(2, dim=1)[0].cpu() for video in batch])
-    return fit_colours(modes * vae.config["scaling_factor"], batch)
+    folded, fit = FoldedVae(vae).to(device), ColourFit()
+    for number in range(clips):
+        frames = render(random_scene(_CLIPS_SEED + number), _PREVIEW_FRAMES) * 2 - 1
+        video = frames.transpose(0, 1)[None].to(device)
+        latents = folded.encode(video).chunk(2, dim=1)[0][0].float().cpu() * vae.config["scaling_factor"]
+        small = functional.adaptive_avg_pool2d(frames, latents.shape[-2:]).transpose(0, 1)
+        fit.add(latents, averaged_over_time(small))
+    colours = fit.solve()
+    assert colours is not None, "no clips to fit"
+    return colours
 
 
 def _write(out: Path, modules: Modules, colours: LatentColours) -> None:
