@@ -24,6 +24,7 @@ _NEAR_NORMAL = 5e-5
 _FIRST_LOGVAR = -6.0
 _LEAST_NOISE = 0.08
 _SQUARES = 8.0
+_MOVING = 4.0
 # By how far training is: how often a batch shows cropped pictures, cropped clips, whole pictures and whole clips.
 # A picture costs a thirtieth of what a clip of it does.
 _SHOWN = ((0.09, (1.0, 0.0, 0.0, 0.0)), (0.175, (0.3, 0.7, 0.0, 0.0)), (1.0, (0.08, 0.4, 0.12, 0.4)))
@@ -75,9 +76,12 @@ class Autoencoding:
             back = model.decode(mean + (logvar.exp() + least.square()).sqrt() * noise).float()
         away = back - video
         errors = away.square().mean((1, 2, 3, 4))
-        squares = errors.mean()
         normal = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        loss = away.abs().mean() + _SQUARES * squares + _NEAR_NORMAL * normal
+        # Objects that pass by are few pixels of few frames: what differs from the clip's mean counts for more.
+        weight = 1 + _MOVING * (video - video.mean(2, keepdim=True)).abs().amax(1, keepdim=True)
+        weight = weight / weight.mean()
+        wrong = (weight * (away.abs() + _SQUARES * away.square())).mean()
+        loss = wrong + _NEAR_NORMAL * normal
         shown = errors.detach()[:worlds] if worlds else errors.detach()
         psnr = -10 * torch.log10(shown / 4)
         return {"loss": loss, "psnr": psnr.mean(), "kl": normal.detach()}

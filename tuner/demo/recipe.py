@@ -42,7 +42,7 @@ class Recipe:
 
 
 CPU = Recipe(
-    vae_steps=6400,
+    vae_steps=7400,
     vae_pictures=8,
     vae_frames=9,
     vae_rate=3e-3,

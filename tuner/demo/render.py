@@ -15,8 +15,8 @@ from torch import Tensor
 from tuner.demo.scene import LAST_FRAME, Colour, Scene, Setting, Shape, Thing
 
 SIDE = 128
-ORBIT_FRAMES = 24
-BOUNCE_FRAMES = 12
+ORBIT_FRAMES = 40
+BOUNCE_FRAMES = 20
 
 RGB: dict[Colour, tuple[float, float, float]] = {
     "red": (0.90, 0.13, 0.13),

@@ -123,7 +123,7 @@ def _halves(motions: list[Motion]) -> list[_Room]:
 def _thing(chosen: random.Random, shape: Shape, colour: Colour, motion: Motion, room: _Room) -> Thing:
     """An object that stays in its room up to the last frame."""
     side = min(room.width, room.height)
-    radius = side * chosen.uniform(0.17, 0.21) if side < 1 else chosen.uniform(0.11, 0.19)
+    radius = side * chosen.uniform(0.19, 0.23) if side < 1 else chosen.uniform(0.11, 0.19)
     tilt = chosen.uniform(-0.2, 0.2)
     reach, largest = 0.0, radius
     if motion == "growing":

@@ -29,7 +29,7 @@ from tuner.ui.presets_tab import PresetsTab
 from tuner.ui.sidebar import THEME_BUTTON, Sidebar, noted, preset_choices, scale_for
 from tuner.ui.theme import read
 from tuner.ui.toasts import refuse, tell
-from tuner.ui.words import word
+from tuner.ui.words import language, say, word
 
 _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
@@ -135,22 +135,24 @@ class Page:
         card, widgets = self.panel.sidebar.forecast, self.panel.widgets
         shown.then(None, self.panel.inputs, card, js=collect_script(list(widgets)), api_visibility="private")
 
-    def _restore(self, draft: Any) -> list[Any]:
+    def _restore(self, asker: gr.Request, draft: Any) -> list[Any]:
         latest = self.registry.latest()
         kept = isinstance(draft, dict) and draft
-        updates = self.panel.show_draft(draft, self.info.name) if kept else self._show_first()
+        updates = self.panel.show_draft(draft, self.info.name) if kept else self._show_first(asker)
         choices = preset_choices(self.library)
         at = list(self.panel.widgets).index("preset")
         updates[at] = gr.update(choices=choices, value=updates[at]["value"])
         return [*self._view(latest.id if latest else None), *updates, gr.update(choices=choices)]
 
-    def _show_first(self) -> list[Any]:
-        """At the first visit, a preset for the model that is there."""
+    def _show_first(self, asker: gr.Request) -> list[Any]:
+        """At the first visit, a preset for the model that is there, and something to generate."""
+        prompt = {"prompt": say("first_prompt", language(asker))}
         for entry in self.library.entries():
             preset = self.library.read(entry.key)
             if preset.model == self.info.name:
-                return self.panel.show_preset(preset, entry.key, self.info.name)
-        return self.panel.show(self.info.name, Settings(), {})
+                fields = prompt | preset.request.given
+                return self.panel.show(self.info.name, preset.settings, fields, entry.key)
+        return self.panel.show(self.info.name, Settings(), prompt)
 
     def _is_busy(self) -> bool:
         latest = self.registry.latest()
