@@ -12,18 +12,20 @@ from tuner.demo.autoencoding import Autoencoding
 from tuner.demo.checkpoint import random_modules
 from tuner.demo.clips import ClipStore
 from tuner.demo.denoising import Denoising
-from tuner.demo.evaluate import Row, evaluate, main, table
+from tuner.demo.evaluate import Row, contact_sheet, evaluate, main, table
 from tuner.demo.loop import Plan, Stopped, load_state, save_state, train
 from tuner.demo.recipe import TINY
+from tuner.demo.render import SIDE
 from tuner.demo.train import train_demo
 from tuner.engine.generate import generate
 from tuner.engine.preview import LatentColours
 from tuner.errors import TunerError
 from tuner.models.load import load_model, load_tokenizers
 from tuner.request import Request
-from tuner.settings import Settings
+from tuner.settings import Settings, Text
 
 CPU = torch.device("cpu")
+WHAT = Text("a figure", "数值")
 
 
 class Fitting:
@@ -167,8 +169,9 @@ def test_what_is_written_loads_and_draws_a_clip_at_most_16_megabytes(trained):
 
 
 def test_evaluating_gives_a_row_for_every_bar(trained):
-    rows = evaluate(load_model(trained / "model", device="cpu"), prompts=2, frames=5, steps=1, pictures=1)
-    text = table(rows)
+    components = load_model(trained / "model", device="cpu")
+    rows, shown = evaluate(components, Request(frames=5, steps=1), prompts=2, pictures=1)
+    text = table([row.as_dict() for row in rows])
     for what in (
         "clips of its world",
         "photographs",
@@ -183,12 +186,14 @@ def test_evaluating_gives_a_row_for_every_bar(trained):
     ):
         assert what in text
     assert not all(row.met for row in rows)
+    assert len({clip.prompt for clip in shown}) == 2
+    assert contact_sheet(shown).size == (4 * 4 * SIDE, SIDE)
 
 
 def test_a_bar_is_met_from_its_own_side():
-    assert Row("more", 90.0, 90.0, "%").met
-    assert not Row("more", 89.9, 90.0, "%").met
-    assert not Row("less", 3.1, 3.0, "x", lower=True).met
+    assert Row(WHAT, 90.0, 90.0, "%").met
+    assert not Row(WHAT, 89.9, 90.0, "%").met
+    assert not Row(WHAT, 3.1, 3.0, "x", lower=True).met
 
 
 def test_a_model_that_is_not_there_is_one_line(capsys):

@@ -23,6 +23,7 @@ LAST_FRAME = 48
 
 _TWO_THINGS = 0.3
 _MARGIN = 0.05
+_WIDEST_ORBIT, _HIGHEST_BOUNCE = 0.24, 0.4
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,10 @@ def _thing(chosen: random.Random, shape: Shape, colour: Colour, motion: Motion, 
             replace(free, bottom=free.bottom - reach) if motion == "down" else replace(free, top=free.top + reach)
         )
     elif motion == "circling":
-        reach = min(free.width, free.height) / 2 * chosen.uniform(0.7, 1.0)
+        reach = min(_WIDEST_ORBIT, min(free.width, free.height) / 2) * chosen.uniform(0.7, 1.0)
         free = free.inside(reach)
     elif motion == "bouncing":
-        reach = free.height * chosen.uniform(0.6, 1.0)
+        reach = min(_HIGHEST_BOUNCE, free.height) * chosen.uniform(0.7, 1.0)
         free = replace(free, bottom=free.bottom - reach)
     x, y = chosen.uniform(free.left, free.right), chosen.uniform(free.top, free.bottom)
     return Thing(shape, colour, motion, x, y, radius, reach, chosen.random(), tilt)

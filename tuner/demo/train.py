@@ -31,6 +31,7 @@ from tuner.demo.loop import Plan, train
 from tuner.demo.recipe import Recipe, recipe_for
 from tuner.demo.render import render
 from tuner.demo.scene import random_scene
+from tuner.engine.heap import kept_heap
 from tuner.engine.preview import ColourFit, LatentColours, averaged_over_time
 from tuner.errors import TunerError
 from tuner.models.load import load_tokenizers
@@ -136,15 +137,16 @@ def main(arguments: list[str] | None = None) -> int:
     asked = Event()
     signal(SIGTERM, lambda *_: asked.set())
     try:
-        train_demo(
-            given.work,
-            given.out,
-            recipe_for(device),
-            device,
-            minutes=given.minutes,
-            seed=given.seed,
-            stop=lambda: asked.is_set() or time.monotonic() > end,
-        )
+        with kept_heap(device):
+            train_demo(
+                given.work,
+                given.out,
+                recipe_for(device),
+                device,
+                minutes=given.minutes,
+                seed=given.seed,
+                stop=lambda: asked.is_set() or time.monotonic() > end,
+            )
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
