@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from contextlib import nullcontext
 from threading import Lock
 from typing import Any, Literal, NamedTuple
@@ -22,6 +23,8 @@ from tuner.demo.checkpoint import SCHEDULER, Modules
 from tuner.demo.clips import ClipStore
 from tuner.demo.prompts import write_prompt
 from tuner.demo.recipe import Recipe, autocast_for
+from tuner.demo.render import places
+from tuner.demo.scene import Scene
 from tuner.models.attention import use_original_attention
 
 _LANGUAGES: tuple[Literal["en", "zh"], ...] = ("en", "zh")
@@ -32,6 +35,7 @@ _ALL_NOISE = 0.04
 _TEXT_TOKENS = 96
 _PATCHES = 64
 _FEW = 5
+_OBJECTS = 4.0
 _FIRST_CLIPS, _ALL_CLIPS_AT = 0.04, 0.5
 # By how far training is: how often one latent frame, a few, and all of a clip are shown.
 _LENGTHS = ((0.15, (0.65, 0.3, 0.05)), (0.7, (0.25, 0.55, 0.2)), (1.0, (0.1, 0.3, 0.6)))
@@ -48,6 +52,7 @@ class Noised(NamedTuple):
         inpaint: Mask and masked video ``[B, 17, t, h, w]``.
         velocity: What is to be predicted, ``[B, 16, t, h, w]``.
         mostly_noise: Where more than half is noise, bool ``[B]``.
+        weight: What each place counts for, ``[B, 1, t, h, w]``, 1 on average.
     """
 
     noisy: Tensor
@@ -57,6 +62,7 @@ class Noised(NamedTuple):
     inpaint: Tensor
     velocity: Tensor
     mostly_noise: Tensor
+    weight: Tensor
 
 
 def clips_at(progress: float, clips: int) -> int:
@@ -164,14 +170,15 @@ class Denoising:
         noisy = kept.sqrt() * sample.latents + (1 - kept).sqrt() * noise
         velocity = kept.sqrt() * noise - (1 - kept).sqrt() * sample.latents
         ids, ids_t5 = (self._ids(tokenizer, prompts) for tokenizer in self._tokenizers)
-        return Noised(noisy, times, ids, ids_t5, sample.inpaint, velocity, kept.flatten() < 0.5)
+        weight = torch.stack([_weight(scene, sample.latents.shape[2:]) for scene in sample.scenes])[:, None]
+        return Noised(noisy, times, ids, ids_t5, sample.inpaint, velocity, kept.flatten() < 0.5, weight)
 
     def losses(self, batch: Noised) -> dict[str, Tensor]:
-        """Mean square error of the predicted velocity; ``early`` of that where more than half is noise."""
-        *inputs, velocity, mostly_noise = (part.to(self._device, non_blocking=True) for part in batch)
+        """Weighted mean square error of the velocity; ``early`` of that where more than half is noise."""
+        *inputs, velocity, mostly_noise, weight = (part.to(self._device, non_blocking=True) for part in batch)
         with autocast_for(self._device):
             predicted = self.model(*inputs)
-        wrong = (predicted.float() - velocity).square().mean((1, 2, 3, 4))
+        wrong = (weight * (predicted.float() - velocity).square()).mean((1, 2, 3, 4))
         early = (wrong.detach() * mostly_noise).sum() / mostly_noise.sum().clamp_min(1)
         length = torch.tensor(float(batch.noisy.shape[2]))
         return {"loss": wrong.mean(), "early": early, "latent_frames": length}
@@ -196,6 +203,15 @@ class Denoising:
             return tokenizer(
                 prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
             ).input_ids
+
+
+def _weight(scene: Scene, size: Sequence[int]) -> Tensor:
+    """What each place of latents ``[t, h, w]`` counts for: prompts are mostly about what is small."""
+    latent_frames, cells, _ = size
+    touched = places(scene, 4 * latent_frames - 3, cells)
+    first, rest = touched[:1], touched[1:].unflatten(0, (latent_frames - 1, 4)).amax(1)
+    weight = 1 + _OBJECTS * torch.cat([first, rest])
+    return weight / weight.mean()
 
 
 @torch.no_grad()

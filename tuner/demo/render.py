@@ -96,6 +96,21 @@ def track(thing: Thing, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x, y, radius
 
 
+def places(scene: Scene, frames: int, cells: int) -> Tensor:
+    """Where objects are on a grid of ``cells`` by ``cells``: 1 in each cell that one touches, else 0.
+
+    Returns:
+        float32 ``[frames, cells, cells]``.
+    """
+    middles = (torch.arange(cells) + 0.5) / cells
+    found = torch.zeros(frames, cells, cells)
+    for thing in scene.things:
+        x, y, radius = (part[:, None, None] for part in track(thing, torch.arange(frames, dtype=torch.float32)))
+        away = torch.hypot(middles[None, None, :] - x, middles[None, :, None] - y)
+        found.logical_or_(away < radius + 0.5 / cells)
+    return found
+
+
 def distance(shape: Shape, x: Tensor, y: Tensor) -> Tensor:
     """How far places lie outside of a shape of radius 1 around the origin; negative inside. y points down."""
     return _DISTANCES[shape](x, y)
