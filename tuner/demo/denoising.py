@@ -30,7 +30,7 @@ from tuner.models.attention import use_original_attention
 _LANGUAGES: tuple[Literal["en", "zh"], ...] = ("en", "zh")
 _NO_PROMPT = 0.1
 _NO_PICTURES = 0.3
-_TOWARDS_NOISE = 0.7
+_TOWARDS_NOISE = 0.5
 _ALL_NOISE = 0.04
 _TEXT_TOKENS = 96
 _PATCHES = 64
@@ -38,7 +38,7 @@ _FEW = 5
 _OBJECTS = 4.0
 _FIRST_CLIPS, _ALL_CLIPS_AT = 0.04, 0.5
 # By how far training is: how often one latent frame, a few, and all of a clip are shown.
-_LENGTHS = ((0.15, (0.65, 0.3, 0.05)), (0.7, (0.25, 0.55, 0.2)), (1.0, (0.1, 0.3, 0.6)))
+_LENGTHS = ((0.4, (0.8, 0.15, 0.05)), (0.75, (0.25, 0.5, 0.25)), (1.0, (0.1, 0.3, 0.6)))
 
 
 class Noised(NamedTuple):
