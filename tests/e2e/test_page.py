@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 
 from tests.e2e.actions import QUICK, choose, data, drawn, ended, fill, generate, toast
 from tuner.presets import parse_preset
+from tuner.ui.words import WORDS
 
 
 def test_tune_generate_watch_play_export(page: Page, client: Client, tmp_path: Path) -> None:
@@ -134,6 +135,7 @@ def test_a_knob_without_use_says_why(page: Page) -> None:
 def test_a_chinese_browser_sees_chinese(open_page: Callable[..., Page]) -> None:
     page = open_page(locale="zh-CN")
     expect(page.locator("#generate")).to_have_text("开始生成")
+    expect(page.locator("#prompt textarea")).to_have_value(WORDS["first_prompt"].zh)
     expect(page.locator("#knob-chunk_size")).to_contain_text("分块大小")
     expect(page.locator("#live .tiles")).to_contain_text("显存峰值")
     assert "Peak memory" not in page.locator("#live .tiles").inner_text()
@@ -149,6 +151,16 @@ def test_a_phone_has_no_sideways_scroll_and_generate_in_reach(open_page: Callabl
     assert width["page"] <= width["window"] == 390
     expect(page.locator("#generate-top")).to_be_in_viewport()
     expect(page.locator("#prompt")).to_be_in_viewport()
+
+
+def test_a_first_visit_needs_only_generate(page: Page) -> None:
+    expect(page.locator("#prompt textarea")).to_have_value(WORDS["first_prompt"].en)
+    fill(page, **QUICK)
+    run = generate(page)
+    assert ended(page) == "done"
+    fill(page, prompt="something else")
+    page.locator(f"#runs tr[data-run='{run}']").get_by_role("button", name="Use settings").click()
+    expect(page.locator("#prompt textarea")).to_have_value(WORDS["first_prompt"].en)
 
 
 def test_dark_stays_dark(page: Page) -> None:

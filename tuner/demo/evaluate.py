@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from tuner.bench.files import check_place, write_result
 from tuner.bench.machine import these_versions, this_machine, today
 from tuner.demo.judge import Verdict, largest_jump, look, verdict
-from tuner.demo.prompts import plain_prompt, write_prompt
+from tuner.demo.prompts import Language, plain_prompt, write_prompt
 from tuner.demo.render import SIDE, render
 from tuner.demo.scene import random_scene
 from tuner.engine.generate import generate
@@ -40,7 +40,7 @@ from tuner.settings import Settings, Text
 HELD_OUT = 2**40
 """Seeds of scenes from here on are never trained on."""
 
-_LANGUAGES: tuple[Literal["en", "zh"], ...] = ("en", "zh")
+_LANGUAGES: tuple[Language, ...] = ("en", "zh")
 _PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "assets" / "samples"
 _VAE_FRAMES = 17
 _NEAR = 0.06
@@ -188,7 +188,9 @@ class _Shot(NamedTuple):
 
 def _shots(components: Components, asked: Request, prompts: int) -> Iterator[_Shot]:
     """The world's scenes as people would ask for them, generated and looked at."""
-    questions = [(number, language) for number in range(-(-prompts // 2)) for language in _LANGUAGES]
+    questions: list[tuple[int, Language]] = [
+        (number, language) for number in range(-(-prompts // 2)) for language in _LANGUAGES
+    ]
     for number, language in tqdm(questions[:prompts], desc="prompts", unit="clip", disable=None):
         scene = random_scene(HELD_OUT + number)
         prompt = write_prompt(scene, language, HELD_OUT + number)
