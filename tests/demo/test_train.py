@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tuner.demo.clips import ClipStore
 from tuner.demo.denoising import Denoising
 from tuner.demo.evaluate import Row, contact_sheet, evaluate, main, table
 from tuner.demo.loop import Plan, Stopped, load_state, save_state, train
+from tuner.demo.reading import Reading
 from tuner.demo.recipe import TINY
 from tuner.demo.render import SIDE
 from tuner.demo.train import train_demo
@@ -86,6 +88,23 @@ def test_steps_make_the_transformer_better(trained, tmp_path):
     assert after < 0.85 * before
 
 
+def test_steps_make_the_text_encoders_better(trained, tmp_path):
+    tokenizers = load_tokenizers(trained / "work", "v5")
+    phase = Reading(random_modules(), tokenizers, replace(TINY, rate=1e-2), CPU, seed=1)
+    before, after = untrained_and_trained(phase, tmp_path, 40)
+    assert after < 0.7 * before
+
+
+def test_the_transformer_leaves_the_text_encoders_as_they_are(trained):
+    read = load_state(trained / "work" / "reading.pt")
+    assert read is not None
+    found = {name: weight for name, weight in read["average"].items() if "text_encoder" in name}
+    components = load_model(trained / "model", device="cpu")
+    for name, weight in components.text_encoder.state_dict().items():
+        wanted = found[f"module.text_encoder.{name}"]
+        assert torch.equal(weight, wanted.to(torch.bfloat16).to(weight.dtype)), name
+
+
 def test_a_loop_interrupted_anywhere_ends_with_the_same_average(tmp_path):
     whole = train(Fitting(), Plan(tmp_path / "whole", 20, parts=2, log_every=5))
     for asked in (0, 3, 11, 1):
@@ -137,8 +156,10 @@ def test_training_interrupted_in_every_phase_gives_the_same_model(trained, tmp_p
         train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(2))
     with pytest.raises(Stopped):  # the other two steps of the VAE, then the clips
         train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(2))
-    with pytest.raises(Stopped):
-        train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(4))
+    with pytest.raises(Stopped, match="reading: stopped after step 1 of 4"):
+        train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(2))
+    with pytest.raises(Stopped, match="transformer: stopped after step 4 of 8"):
+        train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(7))
     train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU)
     found, wanted = weights(tmp_path / "model"), weights(trained / "model")
     assert found.keys() == wanted.keys()

@@ -1,4 +1,4 @@
-"""Second phase: transformer and text encoders learn to denoise latents of the world's clips.
+"""Last phase: the transformer learns to denoise latents of the world's clips.
 
 Short clips first, whole ones towards the end: what a prompt names shows in a single frame, how it moves in a few.
 """
@@ -71,13 +71,13 @@ def clips_at(progress: float, clips: int) -> int:
 
 
 class Denoiser(nn.Module):
-    """Transformer and text encoders, trained together."""
+    """The transformer, and the text encoders as they are."""
 
     def __init__(self, modules: Modules) -> None:
         super().__init__()
         self.transformer: Any = modules.transformer
-        self.text_encoder: Any = modules.text_encoder
-        self.text_encoder_2: Any = modules.text_encoder_2
+        self.text_encoder: Any = modules.text_encoder.requires_grad_(False)
+        self.text_encoder_2: Any = modules.text_encoder_2.requires_grad_(False)
         use_original_attention(modules.transformer)
 
     def forward(self, noisy: Tensor, times: Tensor, ids: Tensor, ids_t5: Tensor, inpaint: Tensor) -> Tensor:
@@ -115,10 +115,10 @@ class _WrittenOutAttention(TorchFunctionMode):
 
 
 class Denoising:
-    """Trains transformer and text encoders on stored clips.
+    """Trains the transformer on stored clips, by prompts that the text encoders have learnt to read.
 
     Args:
-        modules: Changed in place.
+        modules: The transformer is changed in place.
         tokenizers: BERT's and T5's.
         clips: Filled as training goes on.
         recipe: How much.

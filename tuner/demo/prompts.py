@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import string
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from tuner.demo.scene import Scene, Thing
 from tuner.demo.words import COLOURS, FILLERS, MOTIONS, SETTINGS, SHAPES, STYLES, UNKNOWN, Words
 
 Language = Literal["en", "zh"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 _SAYS_SETTING = 0.85
 _SAYS_STYLE = 0.6

@@ -20,6 +20,8 @@ class Recipe:
         clips: Clips whose latents the transformer learns from.
         frames: Frames of such a clip.
         steps: Steps of the transformer's training.
+        reading_steps: Steps of the text encoders' training.
+        prompts: Prompts in one of its batches.
         tokens: Tokens per batch.
         rate: Highest learning rate of the transformer and the text encoders.
         parts: Batches in a step of either; on a CPU each has a core of its own.
@@ -34,6 +36,8 @@ class Recipe:
     clips: int
     frames: int
     steps: int
+    reading_steps: int
+    prompts: int
     tokens: int
     rate: float
     parts: int = 1
@@ -48,7 +52,9 @@ CPU = Recipe(
     vae_rate=3e-3,
     clips=2000,
     frames=49,
-    steps=9000,
+    steps=8000,
+    reading_steps=2500,
+    prompts=96,
     tokens=4096,
     rate=4e-3,
     parts=2,
@@ -61,6 +67,8 @@ CUDA = Recipe(
     clips=40_000,
     frames=49,
     steps=16_000,
+    reading_steps=4000,
+    prompts=512,
     tokens=98_304,
     rate=4e-3,
 )
@@ -72,6 +80,8 @@ TINY = Recipe(
     clips=8,
     frames=5,
     steps=8,
+    reading_steps=4,
+    prompts=4,
     tokens=320,
     rate=1e-3,
     parts=2,

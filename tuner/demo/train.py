@@ -3,7 +3,7 @@
     python -m tuner.demo.train WORK --out assets/demo [--minutes 240] [--stop-after 9] [--device cuda]
 
 WORK keeps checkpoints, latents and curves: interrupted at any point, the same command goes on. The autoencoder is
-trained first; then transformer and text encoders learn from clips that it encodes.
+trained first, then the text encoders learn to read prompts, then the transformer learns from clips.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tuner.demo.clips import ClipStore
 from tuner.demo.denoising import Denoising, clips_at
 from tuner.demo.folded import FoldedVae
 from tuner.demo.loop import Plan, train
+from tuner.demo.reading import Reading
 from tuner.demo.recipe import Recipe, recipe_for
 from tuner.demo.render import render
 from tuner.demo.scene import random_scene
@@ -75,6 +76,10 @@ def train_demo(
     clips.fill(clips_at(0.0, recipe.clips), stop)
     write_tokenizers(work)
     tokenizers = load_tokenizers(work, "v5")
+    plan = Plan(work, recipe.reading_steps, parts=recipe.parts, stop=stop)
+    reader = train(Reading(modules, tokenizers, recipe, device, seed), plan)
+    modules.text_encoder.load_state_dict(reader.text_encoder.state_dict())  # type: ignore[union-attr]
+    modules.text_encoder_2.load_state_dict(reader.text_encoder_2.state_dict())  # type: ignore[union-attr]
     plan = Plan(work, recipe.steps, minutes * (1 - recipe.vae_share), recipe.parts, stop=stop)
     denoiser = train(Denoising(modules, tokenizers, clips, recipe, device, seed), plan)
     trained: Modules = Modules(
