@@ -30,9 +30,7 @@ def test_clips_go_on_where_they_were_left(filled, tmp_path):
     again = store(tmp_path)
     assert len(again) == 10
     again.fill(20)
-    for one, other in zip(
-        again.sample([3, 8, 15, 19], 2, True), filled.sample([3, 8, 15, 19], 2, True), strict=True
-    ):
+    for one, other in zip(again.sample([3, 8, 15, 19], True), filled.sample([3, 8, 15, 19], True), strict=True):
         assert one == other if isinstance(one, list) else torch.equal(one, other)
 
 
@@ -44,12 +42,20 @@ def test_clips_of_another_autoencoder_or_seed_are_made_anew(filled, tmp_path):
 
 
 def test_half_of_the_clips_carry_pictures_and_those_at_the_start_are_marked(filled):
-    sample = filled.sample(list(range(10)), 2, True)
+    sample = filled.sample(list(range(10)), True)
     carrying = sample.inpaint[:, 1:].abs().sum((1, 2, 3, 4)) > 0
     assert carrying.tolist() == [False] * 5 + [True] * 5
     marked = sample.inpaint[:, 0, 0].abs().sum((1, 2)) > 0
     assert marked.tolist() == [False] * 5 + [True] * 4 + [False]
-    assert not filled.sample(list(range(10)), 2, False).inpaint.any()
+    assert not filled.sample(list(range(10)), False).inpaint.any()
+
+
+def test_single_pictures_carry_none(tmp_path):
+    pictures = ClipStore(tmp_path, random_modules(1).vae, 1, SEED, torch.device("cpu"))
+    pictures.fill(10)
+    sample = pictures.sample(list(range(10)), True)
+    assert sample.latents.shape == (10, 16, 1, 16, 16)
+    assert not sample.inpaint.any()
 
 
 def test_a_full_disk_stops_with_a_line_and_keeps_what_is_there(filled, tmp_path):
@@ -66,4 +72,4 @@ def test_a_full_disk_stops_with_a_line_and_keeps_what_is_there(filled, tmp_path)
     assert len(again) == 10
     again.fill(20)
     assert json.loads((tmp_path / "done.json").read_text())["done"] == 20
-    assert torch.equal(again.sample([15], 2, True).latents, filled.sample([15], 2, True).latents)
+    assert torch.equal(again.sample([15], True).latents, filled.sample([15], True).latents)

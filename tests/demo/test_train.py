@@ -81,7 +81,7 @@ def test_steps_make_the_autoencoder_better(tmp_path):
 
 def test_steps_make_the_transformer_better(trained, tmp_path):
     modules = random_modules()
-    clips = ClipStore(tmp_path / "clips", modules.vae, TINY.frames, 2**32, CPU)
+    clips = [ClipStore(tmp_path / f"{frames}", modules.vae, frames, 2**32, CPU) for frames in TINY.frames]
     tokenizers = load_tokenizers(trained / "work", "v5")
     phase = Denoising(modules, tokenizers, clips, TINY, CPU, seed=1)
     before, after = untrained_and_trained(phase, tmp_path, 25)
@@ -152,15 +152,15 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 
 def test_training_interrupted_in_every_phase_gives_the_same_model(trained, tmp_path):
-    with pytest.raises(Stopped):
-        train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(2))
-    with pytest.raises(Stopped):  # the other two steps of the VAE, then the clips
-        train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(2))
-    with pytest.raises(Stopped, match="reading: stopped after step 1 of 4"):
-        train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(2))
-    with pytest.raises(Stopped, match="transformer: stopped after step 4 of 8"):
-        train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(7))
-    train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU)
+    seen = []
+    for _ in range(20):
+        try:
+            train_demo(tmp_path / "work", tmp_path / "model", TINY, CPU, stop=stopping_after(3))
+        except Stopped as stopped:
+            seen.append(str(stopped).partition(":")[0])
+        else:
+            break
+    assert {"vae", "clips", "reading", "transformer"} <= set(seen)
     found, wanted = weights(tmp_path / "model"), weights(trained / "model")
     assert found.keys() == wanted.keys()
     assert [name for name in found if not torch.equal(found[name], wanted[name])] == []

@@ -54,12 +54,12 @@ class Sample(NamedTuple):
 
 
 class ClipStore:
-    """Latents of clips in two files that grow.
+    """Latents of clips of one length in two files that grow.
 
     Args:
         folder: Where they are.
         vae: Trained; whose latents they are.
-        frames: Of each clip.
+        frames: Of each clip; single pictures carry no given ones.
         seed: Of the first clip's scene; the others follow.
         device: Where to encode.
     """
@@ -101,50 +101,50 @@ class ClipStore:
                     self._append(
                         "latents", self._encoded(torch.stack(videos).transpose(1, 2) * 2 - 1), numbers.start
                     )
-                    given = torch.cat([each for each in masked if each is not None])
-                    self._append("given", self._encoded(given), _pictures_before(numbers.start))
+                    given = [each for each in masked if each is not None]
+                    if given:
+                        self._append("given", self._encoded(torch.cat(given)), _pictures_before(numbers.start))
                     self._keep(numbers.stop)
                 except OSError as error:
                     reason = f"clips: latents could not be written ({error}); what is there is kept"
                     raise TunerError(reason) from None
 
-    def sample(self, numbers: list[int], latent_frames: int, given: bool) -> Sample:
-        """Some clips up to a length.
+    def sample(self, numbers: list[int], given: bool) -> Sample:
+        """Some clips.
 
         Args:
             numbers: Which.
-            latent_frames: The first so many.
-            given: Take pictures along where there are any; those at the end only with whole clips.
+            given: Take pictures along where there are any.
         """
-        latents = self._stored("latents", self._done)
-        pictures = self._stored("given", _pictures_before(self._done))
-        size = len(numbers), _CHANNELS + 1, latent_frames, *self._shape[2:]
-        inpaint = torch.zeros(size)
-        for place, number in enumerate(numbers):
-            first, last = _kind(number)
-            if not given or not (first or last) or (last and latent_frames < self.latent_frames):
-                continue
-            known = known_pixels(Given(self._pictures(number, None)), self._frames)
-            mask = mask_latents(known, torch.Size((1, *self._shape)), self._scaling)
-            inpaint[place, :1] = mask[0, :, :latent_frames]
-            picture = pictures[_pictures_before(number), :, :latent_frames]
-            inpaint[place, 1:] = torch.from_numpy(picture.astype(np.float32))
-        clips = torch.from_numpy(latents[numbers, :, :latent_frames].astype(np.float32))
+        clips = torch.from_numpy(self._stored("latents", self._done)[numbers].astype(np.float32))
+        inpaint = torch.zeros(len(numbers), _CHANNELS + 1, *self._shape[1:])
+        carrying = [place for place, number in enumerate(numbers) if given and any(self._given(number))]
+        if carrying:
+            pictures = self._stored("given", _pictures_before(self._done))
+            for place in carrying:
+                number = numbers[place]
+                known = known_pixels(Given(self._pictures(number, None)), self._frames)
+                inpaint[place, :1] = mask_latents(known, torch.Size((1, *self._shape)), self._scaling)[0]
+                inpaint[place, 1:] = torch.from_numpy(pictures[_pictures_before(number)].astype(np.float32))
         return Sample([self._scene(number) for number in numbers], clips, inpaint)
+
+    def _given(self, number: int) -> tuple[bool, bool]:
+        """Whether a clip's first frame and its last are given."""
+        return _kind(number) if self._frames > 1 else (False, False)
 
     def _scene(self, number: int) -> Scene:
         return random_scene(self._seed + number)
 
     def _pictures(self, number: int, video: Tensor | None) -> dict[int, np.ndarray]:
         """The given frames, black where there is no ``video`` to take them from."""
-        wanted = [place for place, given in zip((0, self._frames - 1), _kind(number), strict=True) if given]
+        wanted = [place for place, given in zip((0, self._frames - 1), self._given(number), strict=True) if given]
         if video is None:
             return dict.fromkeys(wanted, np.zeros((1, 1, 3), np.uint8))
         return {place: (video[place] * 255).round().byte().permute(1, 2, 0).cpu().numpy() for place in wanted}
 
     def _masked(self, number: int, video: Tensor) -> Tensor | None:
         """What the engine encodes for a clip's given pictures; None where it has none."""
-        if not any(_kind(number)):
+        if not any(self._given(number)):
             return None
         generator = torch.Generator().manual_seed(self._seed + number)
         given = Given(self._pictures(number, video))

@@ -34,10 +34,9 @@ _TOWARDS_NOISE = 0.5
 _ALL_NOISE = 0.04
 _TEXT_TOKENS = 96
 _PATCHES = 64
-_FEW = 5
 _OBJECTS = 4.0
 _FIRST_CLIPS, _ALL_CLIPS_AT = 0.04, 0.5
-# By how far training is: how often one latent frame, a few, and all of a clip are shown.
+# By how far training is: how often pictures, short clips and whole clips are shown.
 _LENGTHS = ((0.4, (0.8, 0.15, 0.05)), (0.75, (0.25, 0.5, 0.25)), (1.0, (0.1, 0.3, 0.6)))
 
 
@@ -65,7 +64,7 @@ class Noised(NamedTuple):
     weight: Tensor
 
 
-def clips_at(progress: float, clips: int) -> int:
+def shown_at(progress: float, clips: int) -> int:
     """From how many of all ``clips`` batches are drawn: ever more, so that training need not wait for the last."""
     return math.ceil(clips * min(1.0, _FIRST_CLIPS + (1 - _FIRST_CLIPS) * progress / _ALL_CLIPS_AT))
 
@@ -120,7 +119,7 @@ class Denoising:
     Args:
         modules: The transformer is changed in place.
         tokenizers: BERT's and T5's.
-        clips: Filled as training goes on.
+        clips: By length, shortest first; filled as training goes on.
         recipe: How much.
         device: Where to compute; the modules are moved there.
         seed: Of everything drawn.
@@ -132,7 +131,7 @@ class Denoising:
         self,
         modules: Modules,
         tokenizers: list[Any],
-        clips: ClipStore,
+        clips: Sequence[ClipStore],
         recipe: Recipe,
         device: torch.device,
         seed: int,
@@ -141,7 +140,7 @@ class Denoising:
         self.model: nn.Module = Denoiser(modules).to(device)
         self.rate = recipe.rate
         self._tokenizers, self._clips = tokenizers, clips
-        self._tokens, self._all_clips, self._parts = recipe.tokens, recipe.clips, recipe.parts
+        self._tokens, self._counts, self._parts = recipe.tokens, recipe.clips, recipe.parts
         self._device, self._seed = device, seed
         self._tokenizing = Lock()
         scheduler: Any = DDIMScheduler.from_config(SCHEDULER)
@@ -152,12 +151,14 @@ class Denoising:
         chosen = random.Random(f"{self._seed} {step}")
         generator = torch.Generator().manual_seed(chosen.randrange(2**62))
         # The same for all parts of a step, so that no core waits for another.
-        length = self._length(step / steps, random.Random(f"{self._seed} length {step // self._parts}"))
-        count = max(2, self._tokens // (length * _PATCHES + _TEXT_TOKENS))
-        shown = clips_at(step / steps, self._all_clips)
-        self._clips.fill(shown)
+        lengths = random.Random(f"{self._seed} length {step // self._parts}")
+        weights = next(weights for until, weights in _LENGTHS if step / steps < until)
+        length = lengths.choices(range(len(self._clips)), weights)[0]
+        clips, shown = self._clips[length], shown_at(step / steps, self._counts[length])
+        count = max(2, self._tokens // (clips.latent_frames * _PATCHES + _TEXT_TOKENS))
+        clips.fill(shown)
         numbers = [chosen.randrange(shown) for _ in range(count)]
-        sample = self._clips.sample(numbers, length, given=chosen.random() > _NO_PICTURES)
+        sample = clips.sample(numbers, given=chosen.random() > _NO_PICTURES)
         prompts = [
             ""
             if chosen.random() < _NO_PROMPT
@@ -182,12 +183,6 @@ class Denoising:
         early = (wrong.detach() * mostly_noise).sum() / mostly_noise.sum().clamp_min(1)
         length = torch.tensor(float(batch.noisy.shape[2]))
         return {"loss": wrong.mean(), "early": early, "latent_frames": length}
-
-    def _length(self, progress: float, chosen: random.Random) -> int:
-        """Latent frames of a batch."""
-        weights = next(weights for until, weights in _LENGTHS if progress < until)
-        whole = self._clips.latent_frames
-        return chosen.choices((1, min(_FEW, whole), whole), weights)[0]
 
     def _times(self, count: int, generator: torch.Generator) -> Tensor:
         """Timesteps spread evenly over the batch, more of them noisy; some see noise alone, as sampling begins."""

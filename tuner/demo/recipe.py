@@ -17,8 +17,8 @@ class Recipe:
         vae_pictures: Cropped pictures in one of its batches; fewer where they are whole, or clips.
         vae_frames: Frames of its clips.
         vae_rate: Its highest learning rate.
-        clips: Clips whose latents the transformer learns from.
-        frames: Frames of such a clip.
+        frames: Of the pictures, the short and the whole clips that the transformer learns from.
+        clips: How many of each.
         steps: Steps of the transformer's training.
         reading_steps: Steps of the text encoders' training.
         prompts: Prompts in one of its batches.
@@ -33,8 +33,8 @@ class Recipe:
     vae_pictures: int
     vae_frames: int
     vae_rate: float
-    clips: int
-    frames: int
+    frames: tuple[int, int, int]
+    clips: tuple[int, int, int]
     steps: int
     reading_steps: int
     prompts: int
@@ -50,9 +50,9 @@ CPU = Recipe(
     vae_pictures=8,
     vae_frames=9,
     vae_rate=3e-3,
-    clips=2000,
-    frames=49,
-    steps=8000,
+    frames=(1, 17, 49),
+    clips=(20_000, 3000, 2000),
+    steps=7000,
     reading_steps=2500,
     prompts=96,
     tokens=4096,
@@ -64,8 +64,8 @@ CUDA = Recipe(
     vae_pictures=128,
     vae_frames=17,
     vae_rate=2e-3,
-    clips=40_000,
-    frames=49,
+    frames=(1, 17, 49),
+    clips=(200_000, 40_000, 40_000),
     steps=16_000,
     reading_steps=4000,
     prompts=512,
@@ -77,8 +77,8 @@ TINY = Recipe(
     vae_pictures=2,
     vae_frames=5,
     vae_rate=2e-3,
-    clips=8,
-    frames=5,
+    frames=(1, 5, 9),
+    clips=(8, 8, 8),
     steps=8,
     reading_steps=4,
     prompts=4,

@@ -25,7 +25,7 @@ from torch.nn import functional
 from tuner.demo.autoencoding import Autoencoding, standardise
 from tuner.demo.checkpoint import Modules, random_modules, write_demo, write_tokenizers
 from tuner.demo.clips import ClipStore
-from tuner.demo.denoising import Denoising, clips_at
+from tuner.demo.denoising import Denoising, shown_at
 from tuner.demo.folded import FoldedVae
 from tuner.demo.loop import Plan, train
 from tuner.demo.reading import Reading
@@ -72,8 +72,12 @@ def train_demo(
     modules.vae.load_state_dict(average.vae.state_dict())  # type: ignore[union-attr]
     standardise(modules.vae, _CLIPS_SEED, device, recipe.measured)
     colours = _fit_colours(modules.vae, device, recipe.measured)
-    clips = ClipStore(work / "clips", modules.vae, recipe.frames, _CLIPS_SEED, device)
-    clips.fill(clips_at(0.0, recipe.clips), stop)
+    clips = [
+        ClipStore(work / f"clips-{frames}", modules.vae, frames, _CLIPS_SEED + frames * 2**33, device)
+        for frames in recipe.frames
+    ]
+    for store, count in zip(clips, recipe.clips, strict=True):
+        store.fill(shown_at(0.0, count), stop)
     write_tokenizers(work)
     tokenizers = load_tokenizers(work, "v5")
     plan = Plan(work, recipe.reading_steps, parts=recipe.parts, stop=stop)
