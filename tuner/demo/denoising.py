@@ -9,8 +9,7 @@ import math
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
-from threading import Lock
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateTransformer3DModel
@@ -21,13 +20,13 @@ from torch.overrides import TorchFunctionMode
 
 from tuner.demo.checkpoint import SCHEDULER, Modules
 from tuner.demo.clips import ClipStore
-from tuner.demo.prompts import write_prompt
+from tuner.demo.prompts import LANGUAGES, write_prompt
 from tuner.demo.recipe import Recipe, autocast_for
 from tuner.demo.render import places
 from tuner.demo.scene import Scene
+from tuner.demo.tokenizers import Tokens
 from tuner.models.attention import use_original_attention
 
-_LANGUAGES: tuple[Literal["en", "zh"], ...] = ("en", "zh")
 _NO_PROMPT = 0.1
 _NO_PICTURES = 0.3
 _TOWARDS_NOISE = 0.5
@@ -139,10 +138,9 @@ class Denoising:
         _begin(modules.transformer)
         self.model: nn.Module = Denoiser(modules).to(device)
         self.rate = recipe.rate
-        self._tokenizers, self._clips = tokenizers, clips
+        self._tokens_of, self._clips = Tokens(tokenizers), clips
         self._tokens, self._counts, self._parts = recipe.tokens, recipe.clips, recipe.parts
         self._device, self._seed = device, seed
-        self._tokenizing = Lock()
         scheduler: Any = DDIMScheduler.from_config(SCHEDULER)
         self._kept: Tensor = scheduler.alphas_cumprod
 
@@ -162,7 +160,7 @@ class Denoising:
         prompts = [
             ""
             if chosen.random() < _NO_PROMPT
-            else write_prompt(scene, chosen.choice(_LANGUAGES), chosen.randrange(2**62)).text
+            else write_prompt(scene, chosen.choice(LANGUAGES), chosen.randrange(2**62)).text
             for scene in sample.scenes
         ]
         times = self._times(count, generator)
@@ -170,7 +168,7 @@ class Denoising:
         kept = self._kept[times].view(-1, 1, 1, 1, 1)
         noisy = kept.sqrt() * sample.latents + (1 - kept).sqrt() * noise
         velocity = kept.sqrt() * noise - (1 - kept).sqrt() * sample.latents
-        ids, ids_t5 = (self._ids(tokenizer, prompts) for tokenizer in self._tokenizers)
+        ids, ids_t5 = self._tokens_of(prompts)
         weight = torch.stack([_weight(scene, sample.latents.shape[2:]) for scene in sample.scenes])[:, None]
         return Noised(noisy, times, ids, ids_t5, sample.inpaint, velocity, kept.flatten() < 0.5, weight)
 
@@ -191,13 +189,6 @@ class Denoising:
         times = (places**_TOWARDS_NOISE * (last + 1)).long().clamp_max(last)
         alone = torch.rand(count, generator=generator) < _ALL_NOISE
         return torch.where(alone, last, times)
-
-    def _ids(self, tokenizer: Any, prompts: list[str]) -> Tensor:
-        length = tokenizer.model_max_length
-        with self._tokenizing:  # a fast tokenizer refuses a second thread
-            return tokenizer(
-                prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-            ).input_ids
 
 
 def _weight(scene: Scene, size: Sequence[int]) -> Tensor:

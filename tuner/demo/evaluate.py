@@ -26,7 +26,7 @@ from tqdm import tqdm
 from tuner.bench.files import check_place, write_result
 from tuner.bench.machine import these_versions, this_machine, today
 from tuner.demo.judge import Verdict, largest_jump, look, verdict
-from tuner.demo.prompts import Language, plain_prompt, write_prompt
+from tuner.demo.prompts import LANGUAGES, Language, plain_prompt, write_prompt
 from tuner.demo.render import SIDE, render
 from tuner.demo.scene import random_scene
 from tuner.engine.generate import generate
@@ -40,7 +40,6 @@ from tuner.settings import Settings, Text
 HELD_OUT = 2**40
 """Seeds of scenes from here on are never trained on."""
 
-_LANGUAGES: tuple[Language, ...] = ("en", "zh")
 _PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "assets" / "samples"
 _VAE_FRAMES = 17
 _NEAR = 0.06
@@ -129,15 +128,12 @@ def evaluate(components: Components, asked: Request, prompts: int = 200, picture
     for part, (what, bar) in _PARTS.items():
         shares = {
             language: _percent(getattr(shot.verdict, part) for shot in shots if shot.language == language)
-            for language in _LANGUAGES
+            for language in LANGUAGES
         }
         rows.append(Row(what, fmean(shares.values()), bar, "%"))
         both = Text(f"{what.en}: between English and Chinese", f"{what.zh}：英文与中文之差")
         rows.append(Row(both, abs(shares["en"] - shares["zh"]), 5.0, "points", lower=True))
-    smooth = Text(
-        f"clips without a jump over {_LARGEST_JUMP:g} medians", f"没有超过中位数 {_LARGEST_JUMP:g} 倍跳变的视频"
-    )
-    rows.append(Row(smooth, _percent(shot.jump <= _LARGEST_JUMP for shot in shots), 100.0, "%"))
+    rows.append(Row(_SMOOTH, _percent(shot.jump <= _LARGEST_JUMP for shot in shots), 100.0, "%"))
     rows += _starts(components, asked, pictures)
     rows += _knobs(components, asked, max(1, pictures // 5))
     seconds = median(shot.seconds for shot in shots)
@@ -189,7 +185,7 @@ class _Shot(NamedTuple):
 def _shots(components: Components, asked: Request, prompts: int) -> Iterator[_Shot]:
     """The world's scenes as people would ask for them, generated and looked at."""
     questions: list[tuple[int, Language]] = [
-        (number, language) for number in range(-(-prompts // 2)) for language in _LANGUAGES
+        (number, language) for number in range(-(-prompts // 2)) for language in LANGUAGES
     ]
     for number, language in tqdm(questions[:prompts], desc="prompts", unit="clip", disable=None):
         scene = random_scene(HELD_OUT + number)

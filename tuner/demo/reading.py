@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from tuner.demo.checkpoint import Modules
 from tuner.demo.prompts import LANGUAGES, write_prompt
 from tuner.demo.recipe import Recipe
 from tuner.demo.scene import COLOURS, MOTIONS, SETTINGS, SHAPES, STYLES, Scene, random_scene
+from tuner.demo.tokenizers import Tokens
 
 _SCENES = 2**30
 _FIRST_SEED = 2**33
@@ -92,8 +92,8 @@ class Reading:
             torch.manual_seed(seed)
             self.model: nn.Module = Reader(modules).to(device)
         self.rate = recipe.rate
-        self._tokenizers, self._prompts, self._device, self._seed = tokenizers, recipe.prompts, device, seed
-        self._tokenizing = Lock()
+        self._tokens_of, self._prompts = Tokens(tokenizers), recipe.prompts
+        self._device, self._seed = device, seed
 
     def batch(self, step: int, steps: int) -> Read:
         """Prompts and what they say."""
@@ -104,17 +104,7 @@ class Reading:
             prompt = write_prompt(scene, chosen.choice(LANGUAGES), chosen.randrange(2**62))
             texts.append(prompt.text)
             said.append(meanings(scene, prompt.setting, prompt.style))
-        with self._tokenizing:  # a fast tokenizer refuses a second thread
-            ids, ids_t5 = (
-                tokenizer(
-                    texts,
-                    padding="max_length",
-                    max_length=tokenizer.model_max_length,
-                    truncation=True,
-                    return_tensors="pt",
-                ).input_ids
-                for tokenizer in self._tokenizers
-            )
+        ids, ids_t5 = self._tokens_of(texts)
         return Read(ids, ids_t5, torch.stack(said))
 
     def losses(self, batch: Read) -> dict[str, Tensor]:

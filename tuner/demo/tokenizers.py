@@ -1,13 +1,19 @@
-"""The demo's two vocabularies: the words of its language whole, everything else letter by letter or in bytes."""
+"""The demo's two vocabularies: the words of its language whole, everything else letter by letter or in bytes.
+
+And prompts in their tokens.
+"""
 
 from __future__ import annotations
 
 import io
 import itertools
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import Any
 
 import sentencepiece
+from torch import Tensor
 
 from tuner.demo.prompts import write_prompt
 from tuner.demo.scene import random_scene
@@ -68,6 +74,32 @@ def sentence_pieces() -> tuple[int, bytes]:
     )
     content = model.getvalue()
     return sentencepiece.SentencePieceProcessor(model_proto=content).get_piece_size(), content
+
+
+class Tokens:
+    """Prompts as both encoders take them, from any thread.
+
+    Args:
+        tokenizers: BERT's and T5's.
+    """
+
+    def __init__(self, tokenizers: Sequence[Any]) -> None:
+        self._tokenizers, self._lock = tokenizers, Lock()  # a fast tokenizer refuses a second thread
+
+    def __call__(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Ids, each padded to its model's length: ``[B, L]`` and ``[B, L2]``."""
+        with self._lock:
+            bert, t5 = (
+                tokenizer(
+                    prompts,
+                    padding="max_length",
+                    max_length=tokenizer.model_max_length,
+                    truncation=True,
+                    return_tensors="pt",
+                ).input_ids
+                for tokenizer in self._tokenizers
+            )
+        return bert, t5
 
 
 def _every_word() -> Iterator[str]:
