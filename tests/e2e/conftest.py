@@ -28,6 +28,15 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# The server has said what to show, and it is shown: the preset of a first visit, and the newest run where there
+# is one. A press on Generate before that run is there would take it for the new one.
+READY = """() => {
+    const runs = document.querySelector('#runs');
+    return document.querySelector('#preset input')?.value
+        && document.querySelector('#live .js-plotly-plot')
+        && runs?.querySelector('table, .empty')
+        && runs.querySelector('tr.shown')?.dataset.run === document.querySelector('#live [data-run]')?.dataset.run;
+}"""
 _START_SECONDS = 60
 
 
@@ -146,9 +155,7 @@ def open_page(
         else:
             page = context.new_page()
         page.goto(url)
-        # Ready is when the server has said what to show: the preset of a first visit is then in the menu.
-        page.wait_for_function("document.querySelector('#preset input')?.value")
-        page.wait_for_function("document.querySelector('#live .js-plotly-plot')")
+        page.wait_for_function(READY)
         return page
 
     yield open_
