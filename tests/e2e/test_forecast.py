@@ -69,6 +69,29 @@ def test_the_card_follows_the_knobs_and_shows_the_newest_answer_only(page: Page)
     assert peak_of(page, 3) == peaks["1"]
 
 
+def test_a_question_is_answered_though_one_sent_before_it_comes_after_it(page: Page) -> None:
+    fill(page, width=112, height=112)
+    before = turn(page)
+    page.evaluate(
+        """() => {
+            const send = window.fetch;
+            let asked = 0;
+            let overtaken;
+            window.fetch = async (to, how) => {
+                if (!String(how?.body).includes('"forecast"')) return send(to, how);
+                asked += 1;
+                if (asked === 1) await new Promise((resolve) => { overtaken = resolve; });
+                if (asked === 2) setTimeout(overtaken, 5);
+                return send(to, how);
+            };
+        }"""
+    )
+    fill(page, width=144)
+    page.wait_for_timeout(300)
+    fill(page, height=160)
+    assert settled(page, before + 1, timeout=10_000)["level"] == "ok"
+
+
 def test_settings_seen_before_are_there_at_once(page: Page) -> None:
     milliseconds = []
     for again in range(3):

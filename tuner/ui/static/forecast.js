@@ -27,8 +27,14 @@ function wait() {
   timer = setTimeout(ask, SETTLE);
 }
 
+// Asked again where one that was sent before it, and came later, took its place.
 async function question(kind) {
-  return server.forecast({ tab, kind, gpu: menu.value, values: props.value });
+  const mine = turn;
+  for (;;) {
+    const answer = await server.forecast({ tab, kind, gpu: menu.value, values: props.value });
+    if (mine !== turn || !answer.superseded) return answer;
+    await new Promise((resolve) => setTimeout(resolve, SETTLE));
+  }
 }
 
 async function ask() {
@@ -37,7 +43,7 @@ async function ask() {
   const began = performance.now();
   try {
     const answer = await question("forecast");
-    if (mine !== turn || answer.superseded) return;
+    if (mine !== turn) return;
     show("body", answer.markup);
     show("advice", "");
     element.classList.remove("stale");
@@ -56,7 +62,7 @@ async function advise(mine) {
   const found = [];
   for (const kind of ["relief", "size"]) {
     const answer = await question(kind);
-    if (mine !== turn || answer.superseded) return;
+    if (mine !== turn) return;
     if (answer.changes && Object.keys(answer.changes).length) found.push(answer.markup);
     show("advice", found.join(""));
   }
@@ -71,7 +77,7 @@ async function fit() {
   part("fit").disabled = true;
   try {
     const answer = await question("fit");
-    if (mine !== turn || answer.superseded) return;
+    if (mine !== turn) return;
     if (answer.changes) trigger("take", { changes: answer.changes });
     else show("advice", answer.markup);
     element.classList.remove("stale");
