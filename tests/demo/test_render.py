@@ -56,6 +56,13 @@ def test_two_objects_differ_in_colour():
         assert len({thing.colour for thing in scene.things}) == len(scene.things)
 
 
+def test_of_two_objects_that_whose_colour_comes_first_stands_left_or_above():
+    for first, second in (scene.things for scene in SCENES if len(scene.things) == 2):
+        assert COLOURS.index(first.colour) < COLOURS.index(second.colour)
+        sideways = {"left", "right"} & {first.motion, second.motion}
+        assert first.y < second.y if sideways else first.x < second.x
+
+
 @pytest.mark.parametrize(
     ("motion", "axis", "sign"), [("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)]
 )
