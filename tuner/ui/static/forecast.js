@@ -32,8 +32,8 @@ async function question(kind) {
   const mine = turn;
   for (;;) {
     const answer = await server.forecast({ tab, kind, gpu: menu.value, values: props.value });
+    if (answer.superseded) await new Promise((resolve) => setTimeout(resolve, SETTLE));
     if (mine !== turn || !answer.superseded) return answer;
-    await new Promise((resolve) => setTimeout(resolve, SETTLE));
   }
 }
 
