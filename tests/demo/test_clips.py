@@ -41,6 +41,16 @@ def test_clips_of_another_autoencoder_or_seed_are_made_anew(filled, tmp_path):
     assert len(store(tmp_path, seed=SEED + 1)) == 0
 
 
+def test_clips_of_a_world_that_changed_are_made_anew(tmp_path, monkeypatch):
+    store(tmp_path).fill(1)
+    monkeypatch.setattr("tuner.demo.scene._SPREAD", 0.2)
+    assert len(store(tmp_path)) == 0
+
+
+def test_half_of_the_clips_show_two_objects_with_and_without_pictures(filled):
+    assert [len(scene.things) for scene in filled.sample(list(range(20)), True).scenes] == [1] * 10 + [2] * 10
+
+
 def test_half_of_the_clips_carry_pictures_and_those_at_the_start_are_marked(filled):
     sample = filled.sample(list(range(10)), True)
     carrying = sample.inpaint[:, 1:].abs().sum((1, 2, 3, 4)) > 0

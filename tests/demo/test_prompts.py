@@ -39,6 +39,16 @@ def test_a_prompt_names_every_object_and_what_it_says_it_names_of_the_background
             assert named(STYLES[scene.style]) or not prompt.style
 
 
+def test_of_two_objects_the_first_is_named_first():
+    """Where they stand is known from that alone."""
+    for seed in range(200):
+        text = write_prompt(PAIR, "en", seed).text.lower()
+        first, second = (
+            min(text.index(way) for way in COLOURS[thing.colour].en if way in text) for thing in PAIR.things
+        )
+        assert first < second
+
+
 def test_words_come_in_any_order():
     texts = [write_prompt(BALL, "en", seed).text.lower() for seed in range(300)]
     both = [text for text in texts if "night" in text and "red" in text]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tuner.demo.render import render, track
-from tuner.demo.scene import COLOURS, LAST_FRAME, MOTIONS, SETTINGS, SHAPES, STYLES, random_scene
+from tuner.demo.scene import COLOURS, LAST_FRAME, MOTIONS, SETTINGS, SHAPES, STYLES, random_scene, standing
 
 TIMES = torch.arange(LAST_FRAME + 1, dtype=torch.float32)
 SCENES = [random_scene(seed) for seed in range(400)]
@@ -56,11 +56,17 @@ def test_two_objects_differ_in_colour():
         assert len({thing.colour for thing in scene.things}) == len(scene.things)
 
 
-def test_of_two_objects_that_whose_colour_comes_first_stands_left_or_above():
+def test_of_two_objects_the_first_stands_left_or_above():
     for first, second in (scene.things for scene in SCENES if len(scene.things) == 2):
-        assert COLOURS.index(first.colour) < COLOURS.index(second.colour)
         sideways = {"left", "right"} & {first.motion, second.motion}
         assert first.y < second.y if sideways else first.x < second.x
+        assert standing([first.motion, second.motion]) == (("above", "below") if sideways else ("left", "right"))
+
+
+def test_a_scene_has_as_many_objects_as_are_asked_for():
+    for seed in range(50):
+        assert [len(random_scene(seed, things).things) for things in (1, 2)] == [1, 2]
+        assert random_scene(seed) in [random_scene(seed, things) for things in (1, 2)]
 
 
 @pytest.mark.parametrize(

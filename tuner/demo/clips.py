@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -70,7 +70,13 @@ class ClipStore:
         self._folder, self._vae, self._frames = folder, FoldedVae(vae).to(device), frames
         self._seed, self._device, self._scaling = seed, device, float(vae.config["scaling_factor"])
         self._shape = _CHANNELS, (frames - 1) // 4 + 1, SIDE // 8, SIDE // 8
-        self._made = {"frames": frames, "seed": seed, "vae": _fingerprint(vae)}
+        self._made = {
+            "frames": frames,
+            "seed": seed,
+            "vae": _fingerprint(vae.state_dict().values()),
+            # Clips that the world does not show any more are made anew.
+            "world": _fingerprint(render(self._scene(number), 1) for number in range(2 * len(_GIVEN))),
+        }
         self._done = self._kept()
         self._filling = Lock()
 
@@ -133,7 +139,8 @@ class ClipStore:
         return _kind(number) if self._frames > 1 else (False, False)
 
     def _scene(self, number: int) -> Scene:
-        return random_scene(self._seed + number)
+        # Two objects are harder to draw, and shown as often as one.
+        return random_scene(self._seed + number, things=1 + number // len(_GIVEN) % 2)
 
     def _pictures(self, number: int, video: Tensor | None) -> dict[int, np.ndarray]:
         """The given frames, black where there is no ``video`` to take them from."""
@@ -196,9 +203,9 @@ def _pictures_before(number: int) -> int:
     return rounds * sum(map(any, _GIVEN)) + sum(map(any, _GIVEN[:rest]))
 
 
-def _fingerprint(vae: AutoencoderKLMagvit) -> str:
-    """Tells apart VAEs by their weights."""
+def _fingerprint(tensors: Iterable[Tensor]) -> str:
+    """Tells tensors apart by their values."""
     digest = hashlib.sha256()
-    for weight in vae.state_dict().values():
-        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+    for tensor in tensors:
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -59,7 +59,6 @@ def write_prompt(scene: Scene, language: Language, seed: int) -> Prompt:
         parts = [*(_any(word, language, chosen) for word in words), *background]
         chosen.shuffle(parts)
     else:
-        chosen.shuffle(things)
         parts = _arranged(things, background, language, chosen)
     if chosen.random() < _ADDS_FILLER:
         parts.insert(chosen.choice((0, len(parts))), _any(FILLERS, language, chosen))

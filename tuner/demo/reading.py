@@ -1,7 +1,8 @@
 """Between autoencoder and transformer: the text encoders learn what prompts say, before any picture is drawn.
 
 The real model's text encoders come trained. These two learn in minutes, from prompts alone, to tell from their
-outputs which colour, shape and motion belong together and which background is named, in any words and language.
+outputs what stands where, how it moves and which background is named, in any words and language. What is left to
+the transformer is to draw it.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ from torch.nn import functional
 from tuner.demo.checkpoint import Modules
 from tuner.demo.prompts import LANGUAGES, write_prompt
 from tuner.demo.recipe import Recipe
-from tuner.demo.scene import COLOURS, MOTIONS, SETTINGS, SHAPES, STYLES, Scene, random_scene
+from tuner.demo.scene import COLOURS, MOTIONS, PLACES, SETTINGS, SHAPES, STYLES, Scene, random_scene, standing
 from tuner.demo.tokenizers import Tokens
 
 _SCENES = 2**30
 _FIRST_SEED = 2**33
-_PAIRS = (COLOURS, SHAPES), (COLOURS, MOTIONS), (SHAPES, MOTIONS)
 _MEANINGS: dict[Any, int] = {
     meaning: number
     for number, meaning in enumerate(
-        [*itertools.chain.from_iterable(itertools.product(*pair) for pair in _PAIRS), *SETTINGS, *STYLES]
+        [*itertools.product(PLACES, (*COLOURS, *SHAPES, *MOTIONS)), *SETTINGS, *STYLES]
     )
 }
 
@@ -46,10 +46,13 @@ class Read(NamedTuple):
 
 
 def meanings(scene: Scene, names_setting: bool, names_style: bool) -> Tensor:
-    """What a prompt for a scene says: which two properties one object has, and what is named of the background."""
-    said: list[Any] = []
-    for thing in scene.things:
-        said += [(thing.colour, thing.shape), (thing.colour, thing.motion), (thing.shape, thing.motion)]
+    """What a prompt for a scene says: what is where, and what is named of the background."""
+    places = standing([thing.motion for thing in scene.things])
+    said: list[Any] = [
+        (place, what)
+        for place, thing in zip(places, scene.things, strict=True)
+        for what in (thing.colour, thing.shape, thing.motion)
+    ]
     said += [scene.setting] * names_setting + [scene.style] * names_style
     found = torch.zeros(len(_MEANINGS))
     found[[_MEANINGS[each] for each in said]] = 1.0
@@ -100,7 +103,7 @@ class Reading:
         chosen = random.Random(f"{self._seed} reading {step}")
         texts, said = [], []
         for _ in range(self._prompts):
-            scene = random_scene(_FIRST_SEED + chosen.randrange(_SCENES))
+            scene = random_scene(_FIRST_SEED + chosen.randrange(_SCENES), chosen.choice((1, 2)))
             prompt = write_prompt(scene, chosen.choice(LANGUAGES), chosen.randrange(2**62))
             texts.append(prompt.text)
             said.append(meanings(scene, prompt.setting, prompt.style))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -11,12 +12,14 @@ Colour = Literal["red", "orange", "yellow", "green", "blue", "purple", "pink", "
 Motion = Literal["left", "right", "up", "down", "circling", "bouncing", "growing", "still"]
 Setting = Literal["day", "night", "sea"]
 Style = Literal["plain", "gradient", "textured"]
+Place = Literal["alone", "left", "right", "above", "below"]
 
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 COLOURS: tuple[Colour, ...] = get_args(Colour)
 MOTIONS: tuple[Motion, ...] = get_args(Motion)
 SETTINGS: tuple[Setting, ...] = get_args(Setting)
 STYLES: tuple[Style, ...] = get_args(Style)
+PLACES: tuple[Place, ...] = get_args(Place)
 
 LAST_FRAME = 48
 """Number of the last frame of the longest clip: an object that moves straight crosses its room by then."""
@@ -62,7 +65,7 @@ class Scene:
     """A clip's content.
 
     Attributes:
-        things: One or two objects of different colours.
+        things: One or two objects of different colours; of two, the first is named first and stands left or above.
         setting: Decides the background's colours.
         style: Decides how the background is painted.
         seed: Of the background's details.
@@ -99,19 +102,32 @@ class _Room:
         return self.bottom - self.top
 
 
-def random_scene(seed: int) -> Scene:
-    """A scene of the world; the same for a seed."""
+_ROOMS: dict[Place, _Room] = {
+    "alone": _Room(),
+    "left": _Room(right=0.5),
+    "right": _Room(left=0.5),
+    "above": _Room(bottom=0.5),
+    "below": _Room(top=0.5),
+}
+
+
+def random_scene(seed: int, things: int | None = None) -> Scene:
+    """A scene of the world, the same for a seed.
+
+    Args:
+        seed: Any number.
+        things: How many objects; None leaves it to chance.
+    """
     chosen = random.Random(seed)
-    count = 2 if chosen.random() < _TWO_THINGS else 1
+    by_chance = 2 if chosen.random() < _TWO_THINGS else 1
+    count = things or by_chance
     motions: list[Motion] = [chosen.choice(MOTIONS) for _ in range(count)]
-    # Of two objects, that whose colour comes first stands left or above.
-    colours = sorted(chosen.sample(COLOURS, count), key=COLOURS.index)
-    rooms = _halves(motions) if count == 2 else [_Room()]
-    things = [
-        _thing(chosen, chosen.choice(SHAPES), colour, motion, room)
-        for colour, motion, room in zip(colours, motions, rooms, strict=True)
+    colours = chosen.sample(COLOURS, count)
+    found = [
+        _thing(chosen, chosen.choice(SHAPES), colour, motion, _ROOMS[place])
+        for colour, motion, place in zip(colours, motions, standing(motions), strict=True)
     ]
-    return Scene(tuple(things), chosen.choice(SETTINGS), chosen.choice(STYLES), chosen.randrange(2**31))
+    return Scene(tuple(found), chosen.choice(SETTINGS), chosen.choice(STYLES), chosen.randrange(2**31))
 
 
 def with_thing(scene: Scene, **changes: object) -> Scene:
@@ -120,11 +136,13 @@ def with_thing(scene: Scene, **changes: object) -> Scene:
     return replace(scene, things=(first, *scene.things[1:]))
 
 
-def _halves(motions: list[Motion]) -> list[_Room]:
-    """Two rooms in which objects that move so have most way to go."""
+def standing(motions: Sequence[Motion]) -> tuple[Place, ...]:
+    """Where one object or two stand that move so: two where they have most way to go."""
+    if len(motions) == 1:
+        return ("alone",)
     if any(motion in ("left", "right") for motion in motions):
-        return [_Room(bottom=0.5), _Room(top=0.5)]
-    return [_Room(right=0.5), _Room(left=0.5)]
+        return "above", "below"
+    return "left", "right"
 
 
 def _thing(chosen: random.Random, shape: Shape, colour: Colour, motion: Motion, room: _Room) -> Thing:
