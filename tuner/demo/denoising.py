@@ -36,7 +36,7 @@ _PATCHES = 64
 _OBJECTS = 4.0
 _FIRST_CLIPS, _ALL_CLIPS_AT = 0.04, 0.5
 # By how far training is: how often pictures, short clips and whole clips are shown.
-_LENGTHS = ((0.4, (0.8, 0.15, 0.05)), (0.75, (0.25, 0.5, 0.25)), (1.0, (0.1, 0.3, 0.6)))
+_LENGTHS = ((0.25, (0.75, 0.17, 0.08)), (0.6, (0.25, 0.5, 0.25)), (1.0, (0.1, 0.3, 0.6)))
 
 
 class Noised(NamedTuple):
