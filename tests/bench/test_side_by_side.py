@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.demo_sizes import BLOCKS
 from tuner.bench import transformer, vae
 from tuner.errors import BadInput
 
@@ -62,7 +63,7 @@ def test_stocks_own_copies_are_those_that_a_card_would_see(result):
     measured, _ = result
     if measured["bench"] == "transformer":
         stock, resident = measured["rows"][:2]
-        assert stock["transfers"]["h2d_count"] == 24
+        assert stock["transfers"]["h2d_count"] == 4 * BLOCKS
         assert resident["transfers"]["h2d_count"] == 0
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.demo_sizes import BLOCKS
 from tuner.bench.strategies import median_of, of_baseline, run, transfers_per_step
 from tuner.errors import BadInput
 from tuner.meter.events import StageStarted, StepDone, Transferred
@@ -17,7 +18,7 @@ NAMES = ["stock", "chunked", "cached", "combined"]
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bench") / "new" / "result.json"
-    run(width=64, height=64, frames=9, steps=2, repeats=2, out=out)
+    run(width=128, height=128, frames=9, steps=2, repeats=2, out=out)
     return out
 
 
@@ -45,7 +46,7 @@ def test_memory_is_traded_for_transfers(rows):
 def test_the_combined_way_copies_nothing_during_a_step(rows, written):
     assert sum(rows["combined"]["transfers_per_step"].values()) == 0
     assert rows["chunked"]["transfers_per_step"]["h2d_bytes"] > 0
-    assert rows["stock"]["transfers_per_step"]["h2d_count"] == 24
+    assert rows["stock"]["transfers_per_step"]["h2d_count"] == 4 * BLOCKS
     assert json.loads(written.read_text())["combined_of_stock"]["transfers_per_step_bytes"] == 0
 
 
@@ -82,7 +83,7 @@ def test_the_result_says_on_what_it_was_measured(written):
     assert result["machine"]["cpu"]
     assert result["machine"]["cores"] >= 1
     assert set(result["versions"]) == {"python", "torch", "diffusers", "tuner"}
-    assert result["command"].startswith("tuner bench strategies --model demo --width 64")
+    assert result["command"].startswith("tuner bench strategies --model demo --width 128")
 
 
 def test_the_table_lies_beside_the_result(written):

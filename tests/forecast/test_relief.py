@@ -58,9 +58,9 @@ def test_where_no_setting_helps_there_is_none(forecaster: Forecaster, monkeypatc
 def test_a_smaller_clip_has_a_published_size_and_keeps_its_orientation(
     forecaster: Forecaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask = ask_of(forecaster, monkeypatch, 1000)
-    large = REQUEST.replace(width=768, height=1344, frames=5)
-    settings = Settings(chunk_size=0)
+    large, settings = REQUEST.replace(width=768, height=1344, frames=5), Settings(chunk_size=0)
+    peak = forecaster.forecast(large, settings, gpu="a10").peak_allocated_bytes
+    ask = ask_of(forecaster, monkeypatch, peak // 2**20 - 50)
     assert not ask(large, settings).fits
     found = smaller_clip(ask, large, settings)
     assert found is not None

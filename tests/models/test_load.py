@@ -10,6 +10,7 @@ from diffusers.models.attention_processor import Attention
 from safetensors.torch import load_file, save_file
 
 import tuner
+from tests.demo_sizes import TEXT_WIDTH, TOKENS, WIDTH
 from tuner.errors import BadInput
 from tuner.models.attention import OriginalAttnProcessor
 from tuner.models.components import Components
@@ -165,12 +166,14 @@ def test_sharded_files_load_to_the_same_tensors(checkpoint, demo):
 
 
 def test_what_old_files_store_beside_the_weights_is_passed_over(checkpoint):
-    change_tensors(checkpoint / BERT, lambda held: held.update({"embeddings.position_ids": torch.zeros(1, 77)}))
+    change_tensors(
+        checkpoint / BERT, lambda held: held.update({"embeddings.position_ids": torch.zeros(1, TOKENS)})
+    )
     change_tensors(
         checkpoint / T5, lambda held: held.update({"encoder.embed_tokens.weight": held["shared.weight"].clone()})
     )
     components = load_model(checkpoint, device="cpu")
-    assert components.text_encoder.embeddings.position_ids.max() == 76
+    assert components.text_encoder.embeddings.position_ids.max() == TOKENS - 1
 
 
 def truncate(file: Path) -> None:
@@ -230,8 +233,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         [str(TRANSFORMER), "proj_out.bias"],
     ),
     "missing text stream": (
-        lambda root: change_tensors(root / TRANSFORMER, lambda h: h.pop("transformer_blocks.1.attn2.to_q.weight")),
-        [str(TRANSFORMER), "transformer_blocks.1.attn2.to_q.weight", "missing"],
+        lambda root: change_tensors(root / TRANSFORMER, lambda h: h.pop("transformer_blocks.0.attn2.to_q.weight")),
+        [str(TRANSFORMER), "transformer_blocks.0.attn2.to_q.weight", "missing"],
     ),
     "unexpected tensor": (
         lambda root: change_tensors(root / VAE, lambda held: held.update({"extra.weight": torch.zeros(2)})),
@@ -240,13 +243,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "tensor twice": (
         lambda root: change_tensors(
             root / TRANSFORMER,
-            lambda h: h.update({"transformer_blocks.0.attn1.add_q_proj.bias": torch.zeros(192)}),
+            lambda h: h.update({"transformer_blocks.0.attn1.add_q_proj.bias": torch.zeros(WIDTH)}),
         ),
         [str(TRANSFORMER), "once"],
     ),
     "wrong shape": (
         lambda root: change_tensors(root / TRANSFORMER, lambda held: held.update({"proj.bias": torch.zeros(7)})),
-        [str(TRANSFORMER), "proj.bias", "[7]", "[192]"],
+        [str(TRANSFORMER), "proj.bias", "[7]", f"[{WIDTH}]"],
     ),
     "another architecture": (
         lambda root: change_json(root / "transformer/config.json", ref_channels=16),
@@ -255,9 +258,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "parts that do not fit": (
         lambda root: (
             change_json(root / "transformer/config.json", text_embed_dim=8),
-            change_tensors(root / TRANSFORMER, lambda h: h.update({"text_proj.weight": torch.zeros(192, 8)})),
+            change_tensors(root / TRANSFORMER, lambda h: h.update({"text_proj.weight": torch.zeros(WIDTH, 8)})),
         ),
-        ["transformer/config.json", "text_embed_dim", "64"],
+        ["transformer/config.json", "text_embed_dim", str(TEXT_WIDTH)],
     ),
     "a text encoder of another kind": (
         lambda root: change_json(root / "text_encoder/config.json", model_type="clip_text_model"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.demo_sizes import WIDTH
 from tuner.errors import BadInput
 from tuner.models.components import Components
 from tuner.models.load import load_model
@@ -16,11 +17,11 @@ from tuner.settings import Settings
 RANK = 4
 LAYERS = {  # diffusers' path: the original's
     "transformer_blocks.0.attn1.to_q": "transformer_blocks.0.attn1.to_q",
-    "transformer_blocks.1.attn1.add_k_proj": "transformer_blocks.1.attn2.to_k",
-    "transformer_blocks.2.attn1.to_add_out": "transformer_blocks.2.attn2.to_out.0",
+    "transformer_blocks.0.attn1.add_k_proj": "transformer_blocks.0.attn2.to_k",
+    "transformer_blocks.0.attn1.to_add_out": "transformer_blocks.0.attn2.to_out.0",
     "transformer_blocks.2.attn1.to_out.0": "transformer_blocks.2.attn1.to_out.0",
-    "transformer_blocks.5.ff.net.0.proj": "transformer_blocks.5.ff.net.0.proj",
-    "transformer_blocks.1.txt_ff.net.2": "transformer_blocks.1.txt_ff.net.2",
+    "transformer_blocks.4.ff.net.0.proj": "transformer_blocks.4.ff.net.0.proj",
+    "transformer_blocks.0.txt_ff.net.2": "transformer_blocks.0.txt_ff.net.2",
     "transformer_blocks.3.norm1.linear": "transformer_blocks.3.norm1.linear",
     "text_proj_t5": "text_proj_t5",
     "proj": "proj",
@@ -136,10 +137,10 @@ def test_a_weight_of_zero_changes_nothing(plain, pairs, tmp_path):
 
 
 ONE = "lora_unet__transformer_blocks_0_attn1_to_q"
-DOWN, UP = {f"{ONE}.lora_down.weight": torch.zeros(4, 192)}, {f"{ONE}.lora_up.weight": torch.zeros(192, 4)}
+DOWN, UP = {f"{ONE}.lora_down.weight": torch.zeros(4, WIDTH)}, {f"{ONE}.lora_up.weight": torch.zeros(WIDTH, 4)}
 MISFITS = {
     "a layer that is not there": (
-        {**DOWN, **UP, "lora_unet__transformer_blocks_99_attn1_to_q.lora_down.weight": torch.zeros(4, 192)},
+        {**DOWN, **UP, "lora_unet__transformer_blocks_99_attn1_to_q.lora_down.weight": torch.zeros(4, WIDTH)},
         ["tensor lora_unet__transformer_blocks_99_attn1_to_q.lora_down.weight"],
     ),
     "a text encoder's": (
@@ -148,16 +149,16 @@ MISFITS = {
     ),
     "another method": ({**DOWN, **UP, f"{ONE}.hada_w1_a": torch.zeros(4, 4)}, [f"tensor {ONE}.hada_w1_a"]),
     "a whole model": (
-        {"transformer_blocks.0.attn1.to_q.weight": torch.zeros(192, 192)},
+        {"transformer_blocks.0.attn1.to_q.weight": torch.zeros(WIDTH, WIDTH)},
         ["tensor transformer_blocks"],
     ),
     "a model of another width": (
         {**UP, f"{ONE}.lora_down.weight": torch.zeros(4, 3072)},
-        [f"tensor {ONE}.lora_down.weight", "[4, 3072]", "[4, 192]"],
+        [f"tensor {ONE}.lora_down.weight", "[4, 3072]", f"[4, {WIDTH}]"],
     ),
     "an up of another rank": (
-        {**DOWN, f"{ONE}.lora_up.weight": torch.zeros(192, 8)},
-        [f"tensor {ONE}.lora_up.weight", "[192, 8]", "[192, 4]"],
+        {**DOWN, f"{ONE}.lora_up.weight": torch.zeros(WIDTH, 8)},
+        [f"tensor {ONE}.lora_up.weight", f"[{WIDTH}, 8]", f"[{WIDTH}, 4]"],
     ),
     "a down alone": (DOWN, [f"tensor {ONE}.lora_down.weight", "no up"]),
     "an alpha of many": (
@@ -165,7 +166,7 @@ MISFITS = {
         [f"tensor {ONE}.alpha", "[3]"],
     ),
     "one layer by two names": (
-        {**DOWN, **UP, "transformer.transformer_blocks.0.attn1.to_q.lora_A.weight": torch.zeros(4, 192)},
+        {**DOWN, **UP, "transformer.transformer_blocks.0.attn1.to_q.lora_A.weight": torch.zeros(4, WIDTH)},
         ["transformer_blocks", "to_q"],
     ),
 }
