@@ -48,7 +48,17 @@ def test_clips_of_a_world_that_changed_are_made_anew(tmp_path, monkeypatch):
 
 
 def test_half_of_the_clips_show_two_objects_with_and_without_pictures(filled):
-    assert [len(scene.things) for scene in filled.sample(list(range(20)), True).scenes] == [1] * 10 + [2] * 10
+    shown = [scene and len(scene.things) for scene in filled.sample(list(range(20)), True).scenes]
+    assert shown == [*([1] * 6), None, *([1] * 3), *([2] * 6), None, *([2] * 3)]
+
+
+def test_a_picture_of_another_world_is_always_given_and_held_still(filled):
+    mask = filled.sample([6, 16], False).inpaint[:, 0]
+    assert mask[:, 0].all()
+    assert not mask[:, 1:].any()
+    pictures = [filled._video(number, 5) for number in (6, 16)]  # latents alone do not tell what they show
+    assert all(torch.equal(video[0], frame) for video in pictures for frame in video)
+    assert not torch.equal(*pictures)
 
 
 def test_half_of_the_clips_carry_pictures_and_those_at_the_start_are_marked(filled):
@@ -57,7 +67,7 @@ def test_half_of_the_clips_carry_pictures_and_those_at_the_start_are_marked(fill
     assert carrying.tolist() == [False] * 5 + [True] * 5
     marked = sample.inpaint[:, 0, 0].abs().sum((1, 2)) > 0
     assert marked.tolist() == [False] * 5 + [True] * 4 + [False]
-    assert not filled.sample(list(range(10)), False).inpaint.any()
+    assert not filled.sample([0, 5, 7, 8, 9], False).inpaint.any()
 
 
 def test_single_pictures_carry_none(tmp_path):

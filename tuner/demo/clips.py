@@ -1,6 +1,7 @@
 """Between the phases: clips of the world as latents on disk, so that the VAE encodes each of them once.
 
-Some clips also carry a given picture at their start, their end or both, encoded as the engine encodes it.
+Some clips also carry a given picture at their start, their end or both, encoded as the engine encodes it. Some of
+those are of no world that a prompt could name: such a picture is to be kept as it is.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMag
 from torch import Tensor
 
 from tuner.demo.folded import FoldedVae
+from tuner.demo.leaves import falling_leaves
 from tuner.demo.loop import Stopped
 from tuner.demo.recipe import autocast_for
 from tuner.demo.render import SIDE, render
@@ -37,18 +39,19 @@ _GIVEN: tuple[tuple[bool, bool], ...] = (
     (True, True),
     (False, True),
 )
+_STRANGE = 6  # the one of those clips that shows another world
 
 
 class Sample(NamedTuple):
     """Clips to learn from.
 
     Attributes:
-        scenes: What they show.
+        scenes: What they show; None for a picture of another world, held still.
         latents: float32 ``[B, 16, t, h, w]``, scaled.
         inpaint: float32 ``[B, 17, t, h, w]``: mask and masked video; zeros where nothing is given.
     """
 
-    scenes: list[Scene]
+    scenes: list[Scene | None]
     latents: Tensor
     inpaint: Tensor
 
@@ -75,7 +78,7 @@ class ClipStore:
             "seed": seed,
             "vae": _fingerprint(vae.state_dict().values()),
             # Clips that the world does not show any more are made anew.
-            "world": _fingerprint(render(self._scene(number), 1) for number in range(2 * len(_GIVEN))),
+            "world": _fingerprint(self._video(number, 1) for number in range(2 * len(_GIVEN))),
         }
         self._done = self._kept()
         self._filling = Lock()
@@ -101,7 +104,7 @@ class ClipStore:
                 if stop():
                     raise Stopped(f"clips: stopped after {self._done} of {clips}; the same command goes on")
                 numbers = range(self._done, self._done + _TOGETHER)
-                videos = [render(self._scene(number), self._frames, device=self._device) for number in numbers]
+                videos = [self._video(number, self._frames) for number in numbers]
                 masked = [self._masked(each, video) for each, video in zip(numbers, videos, strict=True)]
                 try:
                     self._append(
@@ -120,11 +123,16 @@ class ClipStore:
 
         Args:
             numbers: Which.
-            given: Take pictures along where there are any.
+            given: Take pictures along where there are any; those of another world always come along.
         """
         clips = torch.from_numpy(self._stored("latents", self._done)[numbers].astype(np.float32))
         inpaint = torch.zeros(len(numbers), _CHANNELS + 1, *self._shape[1:])
-        carrying = [place for place, number in enumerate(numbers) if given and any(self._given(number))]
+        scenes = [None if self._strange(number) else self._scene(number) for number in numbers]
+        carrying = [
+            place
+            for place, number in enumerate(numbers)
+            if any(self._given(number)) and (given or scenes[place] is None)
+        ]
         if carrying:
             pictures = self._stored("given", _pictures_before(self._done))
             for place in carrying:
@@ -132,7 +140,7 @@ class ClipStore:
                 known = known_pixels(Given(self._pictures(number, None)), self._frames)
                 inpaint[place, :1] = mask_latents(known, torch.Size((1, *self._shape)), self._scaling)[0]
                 inpaint[place, 1:] = torch.from_numpy(pictures[_pictures_before(number)].astype(np.float32))
-        return Sample([self._scene(number) for number in numbers], clips, inpaint)
+        return Sample(scenes, clips, inpaint)
 
     def _given(self, number: int) -> tuple[bool, bool]:
         """Whether a clip's first frame and its last are given."""
@@ -141,6 +149,17 @@ class ClipStore:
     def _scene(self, number: int) -> Scene:
         # Two objects are harder to draw, and shown as often as one.
         return random_scene(self._seed + number, things=1 + number // len(_GIVEN) % 2)
+
+    def _strange(self, number: int) -> bool:
+        """Whether a clip shows a picture of another world, which is also given."""
+        return self._frames > 1 and number % len(_GIVEN) == _STRANGE
+
+    def _video(self, number: int, frames: int) -> Tensor:
+        """``[frames, 3, H, W]`` in 0..1."""
+        if not self._strange(number):
+            return render(self._scene(number), frames, device=self._device)
+        generator = torch.Generator().manual_seed(self._seed + number)
+        return falling_leaves(1, 1, SIDE, generator, self._device)[0].repeat(frames, 1, 1, 1)
 
     def _pictures(self, number: int, video: Tensor | None) -> dict[int, np.ndarray]:
         """The given frames, black where there is no ``video`` to take them from."""

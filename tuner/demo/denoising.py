@@ -23,7 +23,7 @@ from tuner.demo.clips import ClipStore
 from tuner.demo.prompts import LANGUAGES, write_prompt
 from tuner.demo.recipe import Recipe, autocast_for
 from tuner.demo.render import places
-from tuner.demo.scene import Scene
+from tuner.demo.scene import Scene, random_scene
 from tuner.demo.tokenizers import Tokens
 from tuner.models.attention import use_original_attention
 
@@ -157,12 +157,7 @@ class Denoising:
         clips.fill(shown)
         numbers = [chosen.randrange(shown) for _ in range(count)]
         sample = clips.sample(numbers, given=chosen.random() > _NO_PICTURES)
-        prompts = [
-            ""
-            if chosen.random() < _NO_PROMPT
-            else write_prompt(scene, chosen.choice(LANGUAGES), chosen.randrange(2**62)).text
-            for scene in sample.scenes
-        ]
+        prompts = [_prompt(scene, chosen) for scene in sample.scenes]
         times = self._times(count, generator)
         noise = torch.randn(sample.latents.shape, generator=generator)
         kept = self._kept[times].view(-1, 1, 1, 1, 1)
@@ -191,8 +186,18 @@ class Denoising:
         return torch.where(alone, last, times)
 
 
-def _weight(scene: Scene, size: Sequence[int]) -> Tensor:
+def _prompt(scene: Scene | None, chosen: random.Random) -> str:
+    """For a scene, or for a picture of another world, of which no prompt says anything."""
+    if chosen.random() < _NO_PROMPT:
+        return ""
+    scene = scene or random_scene(chosen.randrange(2**30))
+    return write_prompt(scene, chosen.choice(LANGUAGES), chosen.randrange(2**62)).text
+
+
+def _weight(scene: Scene | None, size: Sequence[int]) -> Tensor:
     """What each place of latents ``[t, h, w]`` counts for: prompts are mostly about what is small."""
+    if scene is None:
+        return torch.ones(*size)
     latent_frames, cells, _ = size
     touched = places(scene, 4 * latent_frames - 3, cells)
     first, rest = touched[:1], touched[1:].unflatten(0, (latent_frames - 1, 4)).amax(1)
