@@ -124,7 +124,8 @@ def train(phase: Phase, plan: Plan) -> nn.Module:
                     f"{phase.name}: stopped after step {done} of {steps}; the same command goes on from there"
                 )
             logged += gradients.of(batches)
-            norm = nn.utils.clip_grad_norm_(phase.model.parameters(), _LARGEST_GRADIENT)
+            # Of what is trained: a part that stays as it is may still carry the gradients of an earlier phase.
+            norm = nn.utils.clip_grad_norm_(gradients.weights, _LARGEST_GRADIENT)
             optimizer.step(done)
             average.update_parameters(phase.model)
             done += 1
@@ -145,12 +146,15 @@ class _Gradients:
 
     On a CPU every batch has a core of its own: cores that meet once a step, not in every operation, were measured
     to do two and a half times as much beside other programs.
+
+    Attributes:
+        weights: What is trained.
     """
 
     def __init__(self, phase: Phase, parts: int) -> None:
         self._phase, self._parts = phase, parts
-        self._weights = [weight for weight in phase.model.parameters() if weight.requires_grad]
-        on_host = self._weights[0].device.type == "cpu"
+        self.weights = [weight for weight in phase.model.parameters() if weight.requires_grad]
+        on_host = self.weights[0].device.type == "cpu"
         self._pool = (
             ThreadPoolExecutor(parts, "gradients", initializer=torch.set_num_threads, initargs=(1,))
             if on_host and parts > 1
@@ -167,14 +171,14 @@ class _Gradients:
     def of(self, batches: list[Any]) -> list[dict[str, Tensor]]:
         """Put them where an optimiser looks for them; gives each batch's losses."""
         found = list((self._pool.map if self._pool else map)(self._one, batches))
-        for weight, *each in zip(self._weights, *(gradients for _, gradients in found), strict=True):
+        for weight, *each in zip(self.weights, *(gradients for _, gradients in found), strict=True):
             given = [gradient for gradient in each if gradient is not None]
             weight.grad = sum(given[1:], given[0]) / self._parts if given else None
         return [losses for losses, _ in found]
 
     def _one(self, batch: Any) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
         losses = self._phase.losses(batch)
-        gradients = torch.autograd.grad(losses["loss"], self._weights, allow_unused=True)
+        gradients = torch.autograd.grad(losses["loss"], self.weights, allow_unused=True)
         return {name: value.detach() for name, value in losses.items()}, gradients
 
 
