@@ -56,7 +56,7 @@ def rest() -> None:
     before = -1.0
     while worked() > before:
         before = worked()
-        time.sleep(0.5)
+        time.sleep(1.0)
 
 
 def test_the_answer_is_the_forecast(desk: Desk) -> None:
