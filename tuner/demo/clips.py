@@ -39,7 +39,7 @@ _GIVEN: tuple[tuple[bool, bool], ...] = (
     (True, True),
     (False, True),
 )
-_STRANGE = 6  # the one of those clips that shows another world
+_STRANGE = (6, 7)  # those of them that show another world, where single pictures have a given one too
 
 
 class Sample(NamedTuple):
@@ -62,7 +62,7 @@ class ClipStore:
     Args:
         folder: Where they are.
         vae: Trained; whose latents they are.
-        frames: Of each clip; single pictures carry no given ones.
+        frames: Of each clip; single pictures carry given ones of other worlds only.
         seed: Of the first clip's scene; the others follow.
         device: Where to encode.
     """
@@ -112,7 +112,9 @@ class ClipStore:
                     )
                     given = [each for each in masked if each is not None]
                     if given:
-                        self._append("given", self._encoded(torch.cat(given)), _pictures_before(numbers.start))
+                        self._append(
+                            "given", self._encoded(torch.cat(given)), self._pictures_before(numbers.start)
+                        )
                     self._keep(numbers.stop)
                 except OSError as error:
                     reason = f"clips: latents could not be written ({error}); what is there is kept"
@@ -134,17 +136,25 @@ class ClipStore:
             if any(self._given(number)) and (given or scenes[place] is None)
         ]
         if carrying:
-            pictures = self._stored("given", _pictures_before(self._done))
+            pictures = self._stored("given", self._pictures_before(self._done))
             for place in carrying:
                 number = numbers[place]
                 known = known_pixels(Given(self._pictures(number, None)), self._frames)
                 inpaint[place, :1] = mask_latents(known, torch.Size((1, *self._shape)), self._scaling)[0]
-                inpaint[place, 1:] = torch.from_numpy(pictures[_pictures_before(number)].astype(np.float32))
+                inpaint[place, 1:] = torch.from_numpy(pictures[self._pictures_before(number)].astype(np.float32))
         return Sample(scenes, clips, inpaint)
 
     def _given(self, number: int) -> tuple[bool, bool]:
         """Whether a clip's first frame and its last are given."""
-        return _kind(number) if self._frames > 1 else (False, False)
+        if self._frames == 1 and not self._strange(number):
+            return False, False
+        return _GIVEN[number % len(_GIVEN)]
+
+    def _pictures_before(self, number: int) -> int:
+        """How many clips before this one have a given picture."""
+        rounds, rest = divmod(number, len(_GIVEN))
+        carries = [any(self._given(place)) for place in range(len(_GIVEN))]
+        return rounds * sum(carries) + sum(carries[:rest])
 
     def _scene(self, number: int) -> Scene:
         # Two objects are harder to draw, and shown as often as one.
@@ -152,7 +162,7 @@ class ClipStore:
 
     def _strange(self, number: int) -> bool:
         """Whether a clip shows a picture of another world, which is also given."""
-        return self._frames > 1 and number % len(_GIVEN) == _STRANGE
+        return number % len(_GIVEN) in _STRANGE
 
     def _video(self, number: int, frames: int) -> Tensor:
         """``[frames, 3, H, W]`` in 0..1."""
@@ -209,17 +219,6 @@ class ClipStore:
         beside.write_text(json.dumps({"done": done, "made": self._made}), encoding="utf-8")
         beside.replace(self._folder / "done.json")
         self._done = done
-
-
-def _kind(number: int) -> tuple[bool, bool]:
-    """Whether a clip's first and last frames are given."""
-    return _GIVEN[number % len(_GIVEN)]
-
-
-def _pictures_before(number: int) -> int:
-    """How many clips before this one have a given picture."""
-    rounds, rest = divmod(number, len(_GIVEN))
-    return rounds * sum(map(any, _GIVEN)) + sum(map(any, _GIVEN[:rest]))
 
 
 def _fingerprint(tensors: Iterable[Tensor]) -> str:
