@@ -34,6 +34,7 @@ _ALL_NOISE = 0.04
 _TEXT_TOKENS = 96
 _PATCHES = 64
 _OBJECTS = 4.0
+_OTHER_WORLDS = 4.0
 _FIRST_CLIPS, _ALL_CLIPS_AT = 0.04, 0.5
 # By how far training is: how often pictures, short clips and whole clips are shown.
 _LENGTHS = ((0.25, (0.75, 0.17, 0.08)), (0.6, (0.25, 0.5, 0.25)), (1.0, (0.1, 0.3, 0.6)))
@@ -50,7 +51,7 @@ class Noised(NamedTuple):
         inpaint: Mask and masked video ``[B, 17, t, h, w]``.
         velocity: What is to be predicted, ``[B, 16, t, h, w]``.
         mostly_noise: Where more than half is noise, bool ``[B]``.
-        weight: What each place counts for, ``[B, 1, t, h, w]``, 1 on average.
+        weight: What each place counts for, ``[B, 1, t, h, w]``; 1 on average where a clip shows the demo's world.
     """
 
     noisy: Tensor
@@ -195,9 +196,13 @@ def _prompt(scene: Scene | None, chosen: random.Random) -> str:
 
 
 def _weight(scene: Scene | None, size: Sequence[int]) -> Tensor:
-    """What each place of latents ``[t, h, w]`` counts for: prompts are mostly about what is small."""
+    """What each place of latents ``[t, h, w]`` counts for.
+
+    Prompts are mostly about what is small; a picture of another world is to be copied, and little is wrong with a
+    copy that is not yet good.
+    """
     if scene is None:
-        return torch.ones(*size)
+        return torch.full(tuple(size), _OTHER_WORLDS)
     latent_frames, cells, _ = size
     touched = places(scene, 4 * latent_frames - 3, cells)
     first, rest = touched[:1], touched[1:].unflatten(0, (latent_frames - 1, 4)).amax(1)
