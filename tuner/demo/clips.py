@@ -40,6 +40,7 @@ _GIVEN: tuple[tuple[bool, bool], ...] = (
     (False, True),
 )
 _STRANGE = (6, 7)  # those of them that show another world, where single pictures have a given one too
+_FAINT = 7  # the one of those that does so faintly
 
 
 class Sample(NamedTuple):
@@ -169,7 +170,13 @@ class ClipStore:
         if not self._strange(number):
             return render(self._scene(number), frames, device=self._device)
         generator = torch.Generator().manual_seed(self._seed + number)
-        return falling_leaves(1, 1, SIDE, generator, self._device)[0].repeat(frames, 1, 1, 1)
+        picture = falling_leaves(1, 1, SIDE, generator, self._device)[0]
+        if number % len(_GIVEN) == _FAINT:  # faint before a sky of any two colours: nearly of the world
+            contrast, top, bottom = torch.rand(7, generator=generator).to(self._device).split([1, 3, 3])
+            height = torch.linspace(0, 1, SIDE, device=self._device)[:, None]
+            sky = torch.lerp(top.view(3, 1, 1), bottom.view(3, 1, 1), height)
+            picture = torch.lerp(sky, picture, contrast)
+        return picture.repeat(frames, 1, 1, 1)
 
     def _pictures(self, number: int, video: Tensor | None) -> dict[int, np.ndarray]:
         """The given frames, black where there is no ``video`` to take them from."""
