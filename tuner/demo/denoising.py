@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -23,12 +24,13 @@ from tuner.demo.clips import ClipStore
 from tuner.demo.prompts import LANGUAGES, write_prompt
 from tuner.demo.recipe import Recipe, autocast_for
 from tuner.demo.render import places
-from tuner.demo.scene import Scene, random_scene
+from tuner.demo.scene import SETTINGS, STYLES, Scene, random_scene
 from tuner.demo.tokenizers import Tokens
 from tuner.models.attention import use_original_attention
 
 _NO_PROMPT = 0.1
 _NO_PICTURES = 0.3
+_OTHER_SKY = 0.3
 _TOWARDS_NOISE = 0.5
 _ALL_NOISE = 0.04
 _TEXT_TOKENS = 96
@@ -158,7 +160,8 @@ class Denoising:
         clips.fill(shown)
         numbers = [chosen.randrange(shown) for _ in range(count)]
         sample = clips.sample(numbers, given=chosen.random() > _NO_PICTURES)
-        prompts = [_prompt(scene, chosen) for scene in sample.scenes]
+        starts = sample.inpaint[:, 0, 0].flatten(1).any(1).tolist()
+        prompts = [_prompt(scene, start, chosen) for scene, start in zip(sample.scenes, starts, strict=True)]
         times = self._times(count, generator)
         noise = torch.randn(sample.latents.shape, generator=generator)
         kept = self._kept[times].view(-1, 1, 1, 1, 1)
@@ -187,11 +190,16 @@ class Denoising:
         return torch.where(alone, last, times)
 
 
-def _prompt(scene: Scene | None, chosen: random.Random) -> str:
-    """For a scene, or for a picture of another world, of which no prompt says anything."""
+def _prompt(scene: Scene | None, starts: bool, chosen: random.Random) -> str:
+    """For a scene, or for a picture of another world, of which no prompt says anything.
+
+    Now and then it names another sky than the start image has: the picture is right.
+    """
     if chosen.random() < _NO_PROMPT:
         return ""
     scene = scene or random_scene(chosen.randrange(2**30))
+    if starts and chosen.random() < _OTHER_SKY:
+        scene = replace(scene, setting=chosen.choice(SETTINGS), style=chosen.choice(STYLES))
     return write_prompt(scene, chosen.choice(LANGUAGES), chosen.randrange(2**62)).text
 
 
