@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuner.bench.reports import gpu_report, strategies_tables
+from tuner.demo.evaluate import table
 from tuner.forecast.table import Cell, markdown
 from tuner.settings import KNOBS, Knob, Settings, Text
 from tuner.ui.words import UNITS
@@ -21,6 +22,7 @@ Language = Literal["en", "zh"]
 ROOT = Path(__file__).resolve().parents[1]
 READMES: dict[Path, Language] = {ROOT / "README.md": "en", ROOT / "README.zh-CN.md": "zh"}
 BENCHMARKS = ROOT / "assets" / "benchmarks"
+DEMO = ROOT / "assets" / "demo"
 
 _HEADER = Text(
     "| knob | default | allowed | lossless | what it does |", "| 旋钮 | 默认值 | 允许的值 | 无损 | 作用 |"
@@ -90,6 +92,22 @@ _FITS = Text(
 )
 
 
+_EVALUATED = Text(
+    "{prompts} prompts that training never saw, half of them English, half Chinese; 128x128, {frames} frames, "
+    "{steps} steps, guidance {guidance:g}, judged by the pixels; {cpu}, {cores} cores, PyTorch {torch}, {date}, "
+    "`python -m tuner.demo.evaluate`:",
+    "训练中从未见过的 {prompts} 条提示词，中英文各半；128x128，{frames} 帧，{steps} 步，引导系数 {guidance:g}，"
+    "按像素评判；{cpu}，{cores} 核，PyTorch {torch}，{date}，`python -m tuner.demo.evaluate`：",
+)
+
+
+def demo_table(language: Language) -> str:
+    """How well the shipped demo does."""
+    result = json.loads((DEMO / "evaluation.json").read_text(encoding="utf-8"))
+    on = _in(language, _EVALUATED).format(**result, **result["machine"], **result["versions"])
+    return f"{on}\n\n{table(result['rows'], language)}"
+
+
 def fits_tables(language: Language) -> str:
     """What fits where, as ``tuner forecast table --out assets/benchmarks/fits.json`` found it."""
     tables = {
@@ -108,6 +126,7 @@ GENERATED: dict[str, Callable[[Language], str]] = {
     "measured": measured_tables,
     "gpu": gpu_tables,
     "fits": fits_tables,
+    "demo": demo_table,
 }
 
 
