@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tuner.engine.preview import LatentColours
 from tuner.engine.vae import VaeRunner
 from tuner.models.components import Components
 from tuner.models.load import load_model
+from tuner.presets import SHIPPED, read_preset
 from tuner.reference import DEMO, ROOT
 from tuner.request import Request
 from tuner.settings import Settings
@@ -31,8 +33,9 @@ def components() -> Components:
 
 
 def clip(components: Components, **asked: object) -> torch.Tensor:
-    """``[T, 3, H, W]`` in 0..1."""
-    frames = generate(Request(**asked), Settings(), components, return_frames=True).frames
+    """``[T, 3, H, W]`` in 0..1, guided as the demo's preset says."""
+    guidance = read_preset(SHIPPED / "demo-cpu.toml").request.guidance
+    frames = generate(Request(guidance=guidance, **asked), Settings(), components, return_frames=True).frames
     assert frames is not None
     return frames[0].permute(0, 3, 1, 2).float()
 
@@ -79,13 +82,23 @@ def test_a_start_image_is_kept_and_gone_on_from(components):
     assert psnr(frames[:1], through(components, first)) > 28
 
 
+def test_a_start_image_is_right_where_the_prompt_names_another_sky(components):
+    scene = random_scene(HELD_OUT + 2**20 + 2)
+    first = render(scene, 1)
+    picture = (first[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    other = replace(scene, setting="day" if scene.setting == "night" else "night")
+    asked = {"width": SIDE, "height": SIDE, "frames": 25, "steps": 8, "seed": 1}
+    frames = clip(components, prompt=plain_prompt(other, "en"), start_image=picture, **asked)
+    assert psnr(frames[:1], through(components, first)) > 28
+
+
 def test_a_photograph_is_kept_in_the_first_frame(components):
     photograph = ImageOps.fit(Image.open(ROOT / "assets" / "samples" / "chelsea.jpg"), (SIDE, SIDE))
     picture = np.array(photograph)
     pixels = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
     asked = {"width": SIDE, "height": SIDE, "frames": 9, "steps": 6, "seed": 1}
     frames = clip(components, prompt="a cat", start_image=picture, **asked)
-    assert psnr(frames[:1], through(components, pixels)) > 28
+    assert psnr(frames[:1], through(components, pixels)) > 24, "the table says how near photographs come"
 
 
 def test_its_autoencoder_gives_back_what_it_has_not_seen(components):

@@ -191,7 +191,7 @@ def test_what_is_written_loads_and_draws_a_clip_at_most_16_megabytes(trained):
 
 def test_evaluating_gives_a_row_for_every_bar(trained):
     components = load_model(trained / "model", device="cpu")
-    rows, shown = evaluate(components, Request(frames=5, steps=1), prompts=2, pictures=1)
+    rows, shown = evaluate(components, Request(frames=5, steps=1), prompts=4, pictures=1)
     text = table([row.as_dict() for row in rows])
     for what in (
         "clips of its world",
@@ -207,7 +207,7 @@ def test_evaluating_gives_a_row_for_every_bar(trained):
     ):
         assert what in text
     assert not all(row.met for row in rows)
-    assert len({clip.prompt for clip in shown}) == 2
+    assert len({clip.prompt for clip in shown}) == 2, "each scene once"
     assert contact_sheet(shown).size == (4 * 4 * SIDE, SIDE)
 
 
