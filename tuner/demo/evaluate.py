@@ -2,7 +2,7 @@
 
     python -m tuner.demo.evaluate assets/demo [--prompts 200] [--frames 49] [--out assets/demo/evaluation.json]
 
-prints a table; with ``--out`` the figures go into a file, and beside it a picture of the first clips. Half of the
+prints a table; with ``--out`` the figures go into a file, and beside it a picture of 24 scenes. Half of the
 prompts are English, half Chinese, for the same scenes. Clips are made as the demo's preset would make them.
 """
 
