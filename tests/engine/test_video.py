@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import ctypes
+
 import av
 import numpy as np
 import pytest
 import torch
 from av.video.reformatter import Colorspace
 
+from tuner.demo.render import render
+from tuner.demo.scene import random_scene
 from tuner.engine.video import VideoWriter, eight_bit, unit_range
 from tuner.errors import TunerError
 
+_M_PERTURB = -6
 COLOURS = {"red": (0.8, 0.1, 0.1), "green": (0.1, 0.7, 0.2), "blue": (0.1, 0.2, 0.8), "grey": (0.5, 0.5, 0.5)}
 
 
@@ -47,6 +52,24 @@ def test_a_clip_that_is_not_finished_leaves_nothing(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", 48, 32, 8, "", 1) as writer:
         writer.add(solid((0, 0, 0)))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="what fresh memory holds is set in glibc")
+def test_the_same_frames_make_the_same_file_whatever_fresh_memory_holds(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    clip = render(random_scene(0), 17, 96) * 2 - 1
+    frames = (clip + 0.02 * torch.randn(clip.shape, generator=generator)).transpose(0, 1)[None]
+    files, libc = set(), ctypes.CDLL(None)
+    try:
+        for byte in (0, 1, 60, 127, 200, 254):
+            libc.mallopt(_M_PERTURB, byte)
+            with VideoWriter(tmp_path / "a.mp4", 96, 96, 8, "", 1) as writer:
+                writer.add(frames)
+                writer.finish()
+            files.add((tmp_path / "a.mp4").read_bytes())
+    finally:
+        libc.mallopt(_M_PERTURB, 0)
+    assert len(files) == 1
 
 
 @pytest.mark.parametrize("frames", [1, 200])
