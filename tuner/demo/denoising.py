@@ -35,7 +35,7 @@ _TOWARDS_NOISE = 0.5
 _ALL_NOISE = 0.04
 _TEXT_TOKENS = 96
 _PATCHES = 64
-_OBJECTS = 4.0
+_OBJECTS, _MOVING = 4.0, 8.0
 _OTHER_WORLDS = 4.0
 _FIRST_CLIPS, _ALL_CLIPS_AT = 0.04, 0.5
 # By how far training is: how often pictures, short clips and whole clips are shown.
@@ -206,15 +206,16 @@ def _prompt(scene: Scene | None, starts: bool, chosen: random.Random) -> str:
 def _weight(scene: Scene | None, size: Sequence[int]) -> Tensor:
     """What each place of latents ``[t, h, w]`` counts for.
 
-    Prompts are mostly about what is small; a picture of another world is to be copied, and little is wrong with a
-    copy that is not yet good.
+    Prompts are mostly about what is small, hardest where it comes and goes; a picture of another world is to be
+    copied, and little is wrong with a copy that is not yet good.
     """
     if scene is None:
         return torch.full(tuple(size), _OTHER_WORLDS)
     latent_frames, cells, _ = size
     touched = places(scene, 4 * latent_frames - 3, cells)
-    first, rest = touched[:1], touched[1:].unflatten(0, (latent_frames - 1, 4)).amax(1)
-    weight = 1 + _OBJECTS * torch.cat([first, rest])
+    groups = touched[:1, None], touched[1:].unflatten(0, (latent_frames - 1, 4))
+    ever, always = (torch.cat([of(group, 1) for group in groups]) for of in (torch.amax, torch.amin))
+    weight = 1 + _OBJECTS * ever + _MOVING * (ever - always)
     return weight / weight.mean()
 
 
