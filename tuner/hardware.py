@@ -202,7 +202,7 @@ CARDS: Mapping[str, Card] = MappingProxyType(
                 transfer=22 * _GIGA,
                 source="two cores of an AMD EPYC with AVX-512: products, convolutions and copies, timed",
                 reach=MappingProxyType(
-                    {"matmul": 0.41, "attention": 0.42, "convolution": 0.71, "convolution3d": 0.106}
+                    {"matmul": 0.41, "attention": 0.42, "convolution": 0.71, "small convolution3d": 0.106}
                 ),
             ),
         )

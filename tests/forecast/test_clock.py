@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tuner.forecast.clock import Clock, Efficiency
+from tuner.forecast.shapes import cost_of
 from tuner.forecast.trace import Began, Copied, Entry, Ran, Recorded, Repeated, Segment, Stepped, Waited
 from tuner.hardware import CARDS
 from tuner.request import Request
@@ -36,6 +37,25 @@ def test_the_published_seconds_of_a_step_are_met(forecaster):
         errors.append(abs(forecast.step_seconds[-1] / published - 1))
     assert median(errors) <= 0.08
     assert max(errors) <= 0.15
+
+
+@pytest.mark.parametrize(
+    ("clips", "channels", "frames", "rows", "small"),
+    [
+        (1, 16, 10, 128, True),
+        (1, 16, 18, 128, False),
+        (1, 64, 18, 16, True),
+        (1, 48, 18, 32, False),
+        (2, 8, 3, 16, False),
+    ],
+)
+def test_a_cpu_is_slow_at_3d_convolutions_of_few_rows(clips, channels, frames, rows, small):
+    video = torch.empty(clips, channels, frames, rows, rows, device="meta")
+    weight = torch.empty(16, channels, 3, 3, 3, device="meta")
+    operation = torch.ops.aten.convolution.default
+    args = video, weight, None, (1, 1, 1), (0, 1, 1), (1, 1, 1), False, (0, 0, 0), 1
+    ran = cost_of(operation, args, {}, operation(*args), [video])
+    assert ran.work == ("small convolution3d" if small else "convolution")
 
 
 def test_an_operation_takes_its_arithmetic_or_its_bytes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,10 @@ class Form(NamedTuple):
 
 
 _META = torch.device("meta")
+
+# Channels times frames times rows: for a batch of one that has no more, PyTorch on a CPU does not ask oneDNN, and
+# takes up to 15 times as long (read off its timings on both sides of every such size tried).
+_SMALL_CONVOLUTION = 20_480
 
 _COUNTS = {
     **flop_registry,
@@ -137,13 +142,15 @@ def cost_of(func: Any, args: Any, kwargs: dict[str, Any], result: Any, moved: li
     flops = int(count(*args, **kwargs, out_val=result)) if count else 0
     name = packet.__name__
     dtype = next((tensor.dtype for tensor in moved if tensor.dtype.is_floating_point), torch.int64)
-    work = _work(name, result) if flops else "other"
+    work = _work(name, args, result) if flops else "other"
     return Ran(name, work, dtype, flops, sum(tensor.nbytes for tensor in moved))
 
 
-def _work(name: str, result: Any) -> Work:
+def _work(name: str, args: Any, result: Any) -> Work:
     if "attention" in name:
         return "attention"
     if "conv" not in name:
         return "matmul"
-    return "convolution3d" if result.ndim == 5 else "convolution"
+    batch, *sizes = args[0].shape[:4]
+    small = result.ndim == 5 and batch == 1 and math.prod(sizes) <= _SMALL_CONVOLUTION
+    return "small convolution3d" if small else "convolution"

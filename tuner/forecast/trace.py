@@ -9,7 +9,7 @@ import torch
 
 from tuner.meter.events import Direction, Stage
 
-Work = Literal["matmul", "convolution", "convolution3d", "attention", "other"]
+Work = Literal["matmul", "convolution", "small convolution3d", "attention", "other"]
 Lane = Literal["compute", "copy"]
 
 
