@@ -173,12 +173,13 @@ def read_preset(path: str | Path) -> Preset:
 
 
 def _comment_of(clip: Path) -> str:
-    import av.error
+    import av
+    from av.error import FFmpegError
 
     try:
         with av.open(str(clip)) as container:
             comment = container.metadata.get("comment", "")
-    except (av.error.FFmpegError, OSError, ValueError):
+    except (FFmpegError, OSError, ValueError):
         raise BadInput("preset", clip.name, _NO_PRESET_IN_CLIP) from None
     if "[preset]" not in comment:
         raise BadInput("preset", clip.name, _NO_PRESET_IN_CLIP)

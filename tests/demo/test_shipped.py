@@ -68,7 +68,7 @@ def test_any_prompt_gives_a_clip(components, prompt):
 def test_what_a_new_visitor_is_offered_is_drawn(components, language):
     prompt = WORDS["first_prompt"].zh if language == "zh" else WORDS["first_prompt"].en
     frames = clip(components, prompt=prompt, width=SIDE, height=SIDE, frames=49, steps=12, seed=7)
-    wanted = Scene((Thing("circle", "red", "bouncing", 0.5, 0.5, 0.15, 0.3, 0.0, 0.0),), "night", "plain", 0)
+    wanted = Scene((Thing("star", "yellow", "up", 0.5, 0.5, 0.15, 0.3, 0.0, 0.0),), "night", "plain", 0)
     assert verdict(wanted, look(frames), names_style=False) == (True, True, True, True)
     assert largest_jump(frames) < 3
 

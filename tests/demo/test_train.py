@@ -12,12 +12,13 @@ from tuner.demo import loop
 from tuner.demo.autoencoding import Autoencoding
 from tuner.demo.checkpoint import random_modules
 from tuner.demo.clips import ClipStore
-from tuner.demo.denoising import Denoising
+from tuner.demo.denoising import Denoising, _weight
 from tuner.demo.evaluate import Row, contact_sheet, evaluate, main, table
 from tuner.demo.loop import Plan, Stopped, load_state, save_state, train
 from tuner.demo.reading import Reading
 from tuner.demo.recipe import TINY
 from tuner.demo.render import SIDE
+from tuner.demo.scene import random_scene
 from tuner.demo.train import train_demo
 from tuner.engine.generate import generate
 from tuner.engine.preview import LatentColours
@@ -86,6 +87,23 @@ def test_steps_make_the_transformer_better(trained, tmp_path):
     phase = Denoising(modules, tokenizers, clips, TINY, CPU, seed=1)
     before, after = untrained_and_trained(phase, tmp_path, 25)
     assert after < 0.85 * before
+
+
+def test_what_objects_touch_counts_for_more_and_what_they_enter_or_leave_for_most():
+    resting, moving = (
+        next(
+            scene
+            for scene in map(random_scene, range(100))
+            if {thing.motion for thing in scene.things} == {motion}
+        )
+        for motion in ("still", "right")
+    )
+    for scene, levels in ((resting, 2), (moving, 3)):
+        weight = _weight(scene, (5, 16, 16))
+        assert float(weight.mean()) == pytest.approx(1)
+        assert len(weight.unique()) == levels
+    assert bool((_weight(moving, (5, 16, 16))[1:] == _weight(moving, (5, 16, 16)).max()).any())
+    assert _weight(None, (5, 16, 16)).unique().tolist() == [4.0]
 
 
 def test_steps_make_the_text_encoders_better(trained, tmp_path):

@@ -116,7 +116,7 @@ def _steady() -> dict[str, str]:
     At many widths its AVX-512 code reads memory that nothing was written to: 40 files of the same 17 frames of
     96x96 were 31 different ones. Its AVX2 code does not.
     """
-    return {"x264-params": "asm=avx2"} if torch.cpu.get_capabilities().get("avx512_f") else {}
+    return {"x264-params": "asm=avx2"} if torch.backends.cpu.get_cpu_capability() == "AVX512" else {}
 
 
 def eight_bit(frame: Tensor) -> np.ndarray:

@@ -26,7 +26,7 @@ WORDS: dict[str, Text] = {
     "generate": Text("Generate", "开始生成"),
     "cancel": Text("Cancel", "取消"),
     "prompt": Text("Prompt", "提示词"),
-    "first_prompt": Text("a red ball bouncing at night", "夜空中一个红色的球弹跳"),
+    "first_prompt": Text("a yellow star rising at night", "夜空中一颗黄色的星星升起"),
     "prompt_hint": Text("What should the clip show?", "视频里要有什么？"),
     "negative_prompt": Text("Negative prompt", "反向提示词"),
     "negative_hint": Text("What it should not show", "不希望出现的内容"),
