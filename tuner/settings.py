@@ -72,6 +72,7 @@ Layout = Literal["contiguous", "chunked", "interleaved"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Attention = Literal["native", "_native_flash", "_native_efficient", "_native_math", "flash", "sage", "xformers"]
 TextProjection = Literal["original", "diffusers"]
+StepCaching = Literal["off", "first_block"]
 Engine = Literal["tuned", "stock"]
 
 
@@ -117,9 +118,10 @@ class Settings(Checked):
         Knob(
             title=Text("Cache capacity", "缓存容量"),
             help=Text(
-                "Device memory that caches may hold in each stage: conditions, then transformer blocks, or the "
-                "VAE's features. What does not fit is moved from the host each time: less memory, more transfers.",
-                "每个阶段缓存可占用的设备内存：先放条件，再放 Transformer 块或 VAE 特征。"
+                "Device memory that caches may hold in each stage: conditions, then the step cache, then "
+                "transformer blocks; or the VAE's features. What does not fit is moved from the host each time: "
+                "less memory, more transfers.",
+                "每个阶段缓存可占用的设备内存：先放条件，再放步缓存，再放 Transformer 块；或放 VAE 特征。"
                 "放不下的每次从主机搬运：内存更少，传输更多。",
             ),
             unit="GiB",
@@ -186,6 +188,36 @@ class Settings(Checked):
             lossless=False,
         ),
     ] = "native"
+    step_cache: Annotated[
+        StepCaching,
+        Knob(
+            title=Text("Step cache", "步缓存"),
+            help=Text(
+                "first_block runs only the first transformer block in steps where it does nearly what it did "
+                "before, and reuses what the others did then: faster, less like the full clip. Forecasts count "
+                "every step as a whole one until a run has taught them.",
+                "first_block：若第一个 Transformer 块所做与之前几乎相同，本步只运行它，其余块沿用上次的结果："
+                "更快，但与完整计算的视频有差别。在有运行记录之前，预测把每一步都算作完整的。",
+            ),
+            choices=get_args(StepCaching),
+            lossless=False,
+        ),
+    ] = "off"
+    step_cache_threshold: Annotated[
+        float,
+        Knob(
+            title=Text("Step cache threshold", "步缓存阈值"),
+            help=Text(
+                "Relative change of the first block below which the others are left out. 0 leaves none out; the "
+                "higher, the faster and the less like the full clip.",
+                "第一个块的相对变化低于此值时省去其余的块。0 表示从不省去；越高越快，与完整计算的视频差别也越大。",
+            ),
+            minimum=0,
+            maximum=1,
+            step=0.01,
+            lossless=False,
+        ),
+    ] = 0.1
     prefetch: Annotated[
         int,
         Knob(

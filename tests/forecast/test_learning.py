@@ -70,9 +70,12 @@ def test_what_it_rests_on_is_said() -> None:
         (Settings(engine="stock"), "a10"),
         (Settings(precision="float16"), "a10"),
         (Settings(attention="_native_math"), "a10"),
+        (Settings(step_cache="first_block"), "a10"),
     ],
 )
-def test_runs_say_nothing_about_another_card_engine_precision_or_attention(settings: Settings, gpu: str) -> None:
+def test_runs_say_nothing_about_another_card_engine_precision_attention_or_step_cache(
+    settings: Settings, gpu: str
+) -> None:
     learned = Learned([finished(3.0)])
     assert factor_of(learned) == pytest.approx(3.0)
     assert factor_of(learned, settings=settings, gpu=gpu, decode=4.0) == 1.0

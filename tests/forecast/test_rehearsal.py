@@ -25,6 +25,7 @@ KNOBS: dict[str, list[Any]] = {
     "token_chunk": [0, 256, 1024],
     "prefetch": [0, 1, 3],
     "text_projection": ["original", "diffusers"],
+    "step_cache": ["off", "off", "first_block"],
 }
 REQUEST: dict[str, list[Any]] = {
     "width": [32, 48],

@@ -111,13 +111,18 @@ def test_an_empty_cache_field_is_refused_by_name() -> None:
 
 
 def test_a_cpu_says_why_prefetch_does_nothing_and_a_card_does_not() -> None:
-    assert not notes(CPU, "tuned")["prefetch"].usable
-    assert notes(CPU, "tuned")["precision"].usable
-    assert notes(CARD, "tuned") == {}
+    assert not notes(CPU, "tuned", "first_block")["prefetch"].usable
+    assert notes(CPU, "tuned", "first_block")["precision"].usable
+    assert notes(CARD, "tuned", "first_block") == {}
+
+
+def test_a_threshold_says_so_where_nothing_is_cached() -> None:
+    assert set(notes(CARD, "tuned", "off")) == {"step_cache_threshold"}
+    assert not notes(CARD, "tuned", "off")["step_cache_threshold"].usable
 
 
 def test_the_stock_engine_leaves_only_the_knobs_it_obeys() -> None:
-    obeyed = set(KNOBS) - set(notes(CARD, "stock"))
+    obeyed = set(KNOBS) - set(notes(CARD, "stock", "first_block"))
     assert obeyed == {"precision", "workers", "text_projection", "engine"}
 
 

@@ -13,6 +13,7 @@ from tuner.engine.block import ChunkedBlock, rotary_turns
 from tuner.engine.cache import ConditionCache
 from tuner.engine.packed import PackedModule
 from tuner.engine.placement import Placement
+from tuner.engine.step_cache import StepCache
 from tuner.engine.weights import BlockWeights
 from tuner.errors import BadInput
 from tuner.meter.meter import Meter
@@ -39,7 +40,8 @@ class TransformerRunner:
     """Runs a transformer whose weights are on the host, within the knobs.
 
     Called like diffusers' transformer it returns the same tensor. ``batch_size`` samples go through a block
-    together, ``token_chunk`` tokens at a time; ``cache_capacity`` holds the rotary table first, then blocks.
+    together, ``token_chunk`` tokens at a time; ``cache_capacity`` holds the rotary table first, then what
+    ``step_cache`` remembers, then blocks.
 
     Args:
         model: Weights on the host; which of the two ways its single-stream blocks project text (see
@@ -68,6 +70,7 @@ class TransformerRunner:
         self._trunk = PackedModule(model, self._placement, without=blocks)
         self._trunk.bind(self._trunk.views(self._placement.to_device(self._trunk.host)))
         self._blocks: BlockWeights | None = None
+        self._steps: StepCache | None = None
 
     @torch.no_grad()
     def __call__(
@@ -96,7 +99,7 @@ class TransformerRunner:
         model: Any = self._model
         batch = hidden_states.shape[0]
         rotary = self._rotary(hidden_states)
-        blocks = self._resident_and_streamed()
+        blocks = self._resident_and_streamed(hidden_states)
         time = model.time_embedding(model.time_proj(timestep).to(hidden_states.dtype), None)
         groups = [slice(i, i + self._settings.batch_size) for i in range(0, batch, self._settings.batch_size)]
         texts = [
@@ -112,11 +115,22 @@ class TransformerRunner:
             )
             for group in groups
         ]
-        for index in range(len(blocks)):
+
+        def run(index: int) -> None:
             with blocks.on_device(index) as block:
                 for group, video, text in zip(groups, videos, texts, strict=True):
                     self._meter.checkpoint()
                     self._meter.in_place(self._run, block, video, text, time[group], rotary, batch > 1)
+
+        steps = self._steps
+        if steps:
+            steps.begin(videos)
+        run(0)
+        if not (steps and steps.leave_out(videos)):
+            for index in range(1, len(blocks)):
+                run(index)
+            if steps:
+                steps.remember(videos)
         prediction = torch.empty_like(hidden_states)
         while videos:
             group = groups.pop()
@@ -127,19 +141,31 @@ class TransformerRunner:
         """Give the model its host weights back and free the device."""
         if self._blocks:
             self._blocks.close()
+        if self._steps:
+            self._steps.forget()
         self._conditions.clear()
         self._trunk.unbind()
 
-    def _resident_and_streamed(self) -> BlockWeights:
+    def _resident_and_streamed(self, latents: Tensor) -> BlockWeights:
+        """The blocks; at the first step, what of the capacity the rotary table left is shared out."""
         if self._blocks is None:
-            self._blocks = BlockWeights(
-                self._packed,
-                self._placement,
-                self._settings.cache_bytes - self._conditions.held_bytes,
-                self._settings.prefetch,
-                self._meter.caches["weights"],
-            )
+            capacity, settings = self._settings.cache_bytes - self._conditions.held_bytes, self._settings
+            if settings.step_cache != "off":
+                needed = self._token_bytes(latents)
+                stays = needed <= capacity
+                capacity -= needed if stays else 0
+                counter = self._meter.caches["features"]
+                self._steps = StepCache(settings.step_cache_threshold, stays, self._placement, counter)
+            counter = self._meter.caches["weights"]
+            self._blocks = BlockWeights(self._packed, self._placement, capacity, settings.prefetch, counter)
         return self._blocks
+
+    def _token_bytes(self, latents: Tensor) -> int:
+        """Bytes of the video tokens of ``[B, 16, t, h, w]``."""
+        batch, _, frames, height, width = latents.shape
+        patch = self._model.config["patch_size"]
+        tokens = frames * (height // patch) * (width // patch)
+        return batch * tokens * self._model.proj.out_channels * latents.element_size()
 
     def _rotary(self, latents: Tensor) -> Tensor:
         def make() -> tuple[Tensor]:

@@ -28,7 +28,7 @@ _SMALLEST, _LARGEST = 0.05, 20.0
 
 _OTHER_MODEL = 1.0
 _APART: Mapping[str, Mapping[str, float]] = {
-    "denoise": {"batch_size": 0.5},
+    "denoise": {"batch_size": 0.5, "step_cache_threshold": 1.0},
     "decode": {"layout": 2.0, "chunk_size": 0.5},
 }
 """How far apart two runs' stages are whose settings differ in one of these; e times the seconds is 1."""
@@ -77,12 +77,13 @@ class _Lesson:
 
 @dataclass(frozen=True)
 class _Group:
-    """Runs that compare: one card, engine, precision and attention."""
+    """Runs that compare: one card, engine, precision, attention and way to leave steps out."""
 
     gpu: str
     engine: str
     precision: str
     attention: str
+    step_cache: str
 
 
 class Learned:
@@ -145,8 +146,8 @@ class Learned:
 
 def _group(gpu: str, settings: Settings) -> _Group:
     precision = find_card(gpu).check_precision(settings.precision)
-    attention = "native" if settings.engine == "stock" else settings.attention
-    return _Group(gpu, settings.engine, precision, attention)
+    obeyed = Settings() if settings.engine == "stock" else settings
+    return _Group(gpu, settings.engine, precision, obeyed.attention, obeyed.step_cache)
 
 
 def _unit(seconds: float, stage: str, forecast: Mapping[str, Any]) -> float:

@@ -163,13 +163,15 @@ class Note:
     usable: bool = False
 
 
-def notes(machine: Machine, engine: str) -> dict[str, Note]:
-    """What the machine and the chosen engine make of the knobs; a knob without a note is as its help says."""
+def notes(machine: Machine, engine: str, step_cache: str) -> dict[str, Note]:
+    """What the machine and two of the knobs make of the others; a knob without a note is as its help says."""
     found: dict[str, Note] = {}
     if machine.device == "cpu":
         found["prefetch"] = Note("note_cpu_prefetch")
         found["precision"] = Note("note_cpu_precision", usable=True)
         found["attention"] = Note("note_cpu_attention", usable=True)
+    if step_cache == "off":
+        found["step_cache_threshold"] = Note("note_step_cache_off")
     if engine == "stock":
         for name in KNOBS:
             if name not in _STOCK_OBEYS:

@@ -111,9 +111,9 @@ class Page:
                 self._offer_batches, [clips, knobs["batch_size"]], knobs["batch_size"], preprocess=False, **_QUIET
             ).then
         )
-        knobs["engine"].input(
-            self._note_knobs, [knobs["engine"], sidebar.scaled_for], list(knobs.values()), **_QUIET
-        )
+        decisive = [knobs["engine"], knobs["step_cache"]]
+        for knob in decisive:
+            knob.input(self._note_knobs, [*decisive, sidebar.scaled_for], list(knobs.values()), **_QUIET)
 
     def _connect_forecast(self) -> None:
         """The card is told whenever a widget changes, by whatever hand, and sets the knobs it is clicked for."""
@@ -264,8 +264,8 @@ class Page:
         except TunerError as error:
             return refuse(error, asker)
 
-    def _note_knobs(self, engine: str, scaled_for: str) -> list[Any]:
-        return list(noted(self.machine, engine, scale_for(scaled_for)).values())
+    def _note_knobs(self, engine: str, step_cache: str, scaled_for: str) -> list[Any]:
+        return list(noted(self.machine, engine, step_cache, scale_for(scaled_for)).values())
 
     def _offer_batches(self, clips: Any, batch_size: Any) -> Any:
         if clips not in range(1, MOST_CLIPS + 1):  # said when the run is asked for

@@ -107,7 +107,7 @@ class Panel:
         """
         scale = scale_for(model)
         changes: dict[str, Any] = {"model": model, "scaled_for": model, "preset": gr.update(value=preset)}
-        marks = noted(self.machine, settings.engine, scale)
+        marks = noted(self.machine, settings.engine, settings.step_cache, scale)
         clips = min(fields.get("num_clips", 1), MOST_CLIPS)
         for name, value in shown_values(settings, scale, clips).items():
             changes[name] = {**marks[name], "value": value}

@@ -111,9 +111,9 @@ def draw(name: str, value: Any, scale: CacheScale, note: Note | None) -> KnobWid
     )
 
 
-def noted(machine: Machine, engine: str, scale: CacheScale) -> dict[str, dict[str, Any]]:
-    """What changes on each knob's widget with the engine: its help or note, whether it can be moved."""
-    found = notes(machine, engine)
+def noted(machine: Machine, engine: str, step_cache: str, scale: CacheScale) -> dict[str, dict[str, Any]]:
+    """What changes on each knob's widget with these two: its help or note, whether it can be moved."""
+    found = notes(machine, engine, step_cache)
     updates = {}
     for name in KNOBS:
         note = found.get(name)
@@ -150,7 +150,7 @@ class Sidebar:
     ) -> None:
         scale = cache_scale(info.cache_bytes)
         values = shown_values(Settings(), scale)
-        marks = notes(machine, Settings().engine)
+        marks = notes(machine, Settings().engine, Settings().step_cache)
         self.knobs: dict[str, KnobWidget] = {}
         with gr.Sidebar(width=330, elem_id="sidebar"):
             gr.HTML(_brand(machine), elem_id="brand", apply_default_css=False)

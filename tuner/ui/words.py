@@ -73,6 +73,10 @@ WORDS: dict[str, Text] = {
         "auto is float32 on this CPU; bfloat16 and float16 halve the memory here but run slower.",
         "在本机 CPU 上 auto 为 float32；bfloat16 和 float16 内存减半但更慢。",
     ),
+    "note_step_cache_off": Text(
+        "Not used while the step cache is off.",
+        "步缓存关闭时不起作用。",
+    ),
     "note_stock": Text(
         "Not used: the stock engine ignores this knob.",
         "不起作用：stock 引擎忽略此旋钮。",
