@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,6 +79,19 @@ def test_straight_motions_go_where_they_say(motion, axis, sign):
         path = track(thing, TIMES)
         assert float(path[axis][-1] - path[axis][0]) * sign > 0.1
         assert float(path[1 - axis][-1] - path[1 - axis][0]) == 0
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_textures_are_seen_and_much_the_same_from_clip_to_clip(setting):
+    skies = [
+        render(replace(SCENES[0], things=(), setting=setting, style=style, seed=seed), 9)
+        for style in ("textured", "gradient")
+        for seed in (1, 2, 3)
+    ]
+    textures = [textured - sky for textured, sky in zip(skies[:3], skies[3:], strict=True)]
+    seen = [float(texture.std()) for texture in textures]
+    assert min(seen) > 0.015
+    assert max(float((textures[0] - other).std()) for other in textures[1:]) < min(seen)
 
 
 def test_drawing_keeps_ahead_of_training():

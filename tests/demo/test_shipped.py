@@ -101,6 +101,20 @@ def test_a_photograph_is_kept_in_the_first_frame(components):
     assert psnr(frames[:1], through(components, pixels)) > 28
 
 
+def test_a_lossy_knob_that_is_pushed_shows_and_lossless_ones_do_not(components):
+    asked = Request(prompt="a red ball moving right", width=SIDE, height=SIDE, frames=9, steps=12, seed=1)
+    plain, lossless, lossy = (
+        generate(asked, settings, components, return_frames=True).frames
+        for settings in (
+            Settings(),
+            Settings(chunk_size=1, batch_size=1, cache_capacity=0, layout="interleaved"),
+            Settings(step_cache="first_block", step_cache_threshold=0.5),
+        )
+    )
+    assert psnr(lossless, plain) > 60
+    assert psnr(lossy, plain) < 40
+
+
 def test_its_autoencoder_gives_back_what_it_has_not_seen(components):
     world = [render(random_scene(HELD_OUT + 2**10 + number), 9) for number in range(4)]
     assert np.mean([psnr(through(components, video), video) for video in world]) > 30

@@ -220,7 +220,10 @@ def load_state(file: Path) -> dict[str, Any] | None:
 
 def _ahead(phase: Phase, parts: int, step: int, steps: int) -> Iterator[list[Any]]:
     """The batches of the steps that are left, made by other threads while the model computes."""
-    with ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="batches") as pool:
+    # As of gradients: on a CPU that has a core for every part, threads that all ask for every core are in each
+    # other's way.
+    alone = {"initializer": torch.set_num_threads, "initargs": (1,)} if parts > 1 else {}
+    with ThreadPoolExecutor(_BATCHES_AHEAD, "batches", **alone) as pool:
         coming: deque[list[Future[Any]]] = deque()
         try:
             for number in range(step, steps):

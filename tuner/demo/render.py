@@ -36,6 +36,15 @@ SKIES: dict[Setting, tuple[tuple[float, float, float], tuple[float, float, float
 """Colours of each setting at the top and at the bottom."""
 
 _LIGHT = (-0.55, -0.65)
+_WANDERS = 0.6
+_STARS_SEED = 5
+# Heaps of cloud: middle and height, parts of the picture's side.
+_PUFFS = (
+    *((0.08, 0.17, 0.06), (0.18, 0.13, 0.08), (0.29, 0.18, 0.06)),
+    *((0.62, 0.30, 0.05), (0.72, 0.25, 0.08), (0.84, 0.28, 0.07), (0.93, 0.32, 0.05)),
+    *((0.14, 0.62, 0.06), (0.25, 0.57, 0.08), (0.36, 0.62, 0.05)),
+    *((0.58, 0.82, 0.05), (0.68, 0.77, 0.08), (0.79, 0.81, 0.07)),
+)
 
 
 class _Grid(NamedTuple):
@@ -166,22 +175,22 @@ def _background(scene: Scene, grid: _Grid, times: Tensor) -> Tensor:
 
 
 def _clouds(grid: _Grid, times: Tensor, generator: torch.Generator) -> Tensor:
-    """Soft patches of light that drift, ``[T, H, W]``."""
-    wind = times[:, None, None] * 0.002
-    light = torch.zeros((), device=grid.x.device)
-    for octave in range(2):
-        phase = (torch.rand(4, generator=generator) * 2 * math.pi).tolist()
-        scale = 2 * math.pi * 1.3 * 2.3**octave
-        wave = (scale * (grid.x - wind) + 1.3 * torch.sin(0.7 * scale * grid.y + phase[0]) + phase[1]).sin()
-        light = light + wave * (scale * 1.6 * grid.y + phase[2]).sin() * 0.5**octave
-    return light * 0.055 + 0.02
+    """Soft heaps of light that drift, ``[T, H, W]``."""
+    shift = _wandering(2, generator)
+    wind = times[:, None, None] * 0.002 + 0.1 * shift[0]
+    light = torch.zeros(len(times), 1, 1, device=grid.x.device)
+    for x, y, size in _PUFFS:
+        away = ((grid.x - x - wind) / (1.5 * size)).square() + ((grid.y - y - 0.1 * shift[1]) / size).square()
+        light = light + (-away).exp()
+    return 0.085 * light.tanh() - 0.02
 
 
 def _stars(grid: _Grid, times: Tensor, generator: torch.Generator) -> Tensor:
     """Small lights that twinkle, ``[T, H, W]``."""
+    del generator  # one night has the stars of any other
     side = grid.x.shape[1]
     light = torch.zeros(len(times), side, side, device=grid.x.device)
-    for x, y, size, phase in torch.rand(30, 4, generator=generator).tolist():
+    for x, y, size, phase in torch.rand(30, 4, generator=torch.Generator().manual_seed(_STARS_SEED)).tolist():
         left, top = int(x * (side - 6)), int(y * (side - 6))
         window = grid.x[:, left : left + 7] - (left + 3) / side, grid.y[top : top + 7] - (top + 3) / side
         spot = (window[0].square() + window[1].square()).div(-2 * (0.006 + 0.003 * size) ** 2).exp()
@@ -192,12 +201,17 @@ def _stars(grid: _Grid, times: Tensor, generator: torch.Generator) -> Tensor:
 
 def _waves(grid: _Grid, times: Tensor, generator: torch.Generator) -> Tensor:
     """Bands of light that roll, ``[T, H, W]``."""
-    phase = (torch.rand(3, generator=generator) * 2 * math.pi).tolist()
+    phase = _wandering(3, generator)
     flow = times[:, None, None] * 0.12
     bend = 0.9 * torch.sin(2 * math.pi * 1.5 * grid.x + phase[0] + flow)
     ripple = (2 * math.pi * 7 * grid.y + bend + phase[1] - 0.5 * flow).sin()
     swell = (2 * math.pi * 3 * grid.y - 1.4 * bend + phase[2]).sin()
     return 0.045 * ripple + 0.03 * swell
+
+
+def _wandering(count: int, generator: torch.Generator) -> list[float]:
+    """What no prompt says of a texture is much the same in all clips: numbers a little around zero."""
+    return (torch.rand(count, generator=generator) - 0.5).mul(_WANDERS).tolist()
 
 
 _DETAILS: dict[Setting, Callable[[_Grid, Tensor, torch.Generator], Tensor]] = {
