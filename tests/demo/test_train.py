@@ -99,8 +99,9 @@ def test_what_objects_touch_counts_for_more_and_what_they_enter_or_leave_for_mos
         for motion in ("still", "right")
     )
     for scene, levels in ((resting, 2), (moving, 3)):
-        weight = _weight(scene, (5, 16, 16))
+        weight = _weight(replace(scene, style="plain"), (5, 16, 16))
         assert float(weight.mean()) == pytest.approx(1)
+        assert torch.equal(_weight(replace(scene, style="textured"), (5, 16, 16)), 3 * weight)
         assert len(weight.unique()) == levels
     assert bool((_weight(moving, (5, 16, 16))[1:] == _weight(moving, (5, 16, 16)).max()).any())
     assert _weight(None, (5, 16, 16)).unique().tolist() == [4.0]

@@ -37,6 +37,7 @@ _TEXT_TOKENS = 96
 _PATCHES = 64
 _OBJECTS, _MOVING = 4.0, 8.0
 _OTHER_WORLDS = 4.0
+_TEXTURED = 3.0
 _FIRST_CLIPS, _ALL_CLIPS_AT = 0.04, 0.5
 # By how far training is: how often pictures, short clips and whole clips are shown.
 _LENGTHS = ((0.25, (0.75, 0.17, 0.08)), (0.6, (0.25, 0.5, 0.25)), (1.0, (0.1, 0.3, 0.6)))
@@ -53,7 +54,8 @@ class Noised(NamedTuple):
         inpaint: Mask and masked video ``[B, 17, t, h, w]``.
         velocity: What is to be predicted, ``[B, 16, t, h, w]``.
         mostly_noise: Where more than half is noise, bool ``[B]``.
-        weight: What each place counts for, ``[B, 1, t, h, w]``; 1 on average where a clip shows the demo's world.
+        weight: What each place counts for, ``[B, 1, t, h, w]``; 1 on average where a clip shows the demo's world
+            before a sky without texture.
     """
 
     noisy: Tensor
@@ -207,7 +209,7 @@ def _weight(scene: Scene | None, size: Sequence[int]) -> Tensor:
     """What each place of latents ``[t, h, w]`` counts for.
 
     Prompts are mostly about what is small, hardest where it comes and goes; a picture of another world is to be
-    copied, and little is wrong with a copy that is not yet good.
+    copied, and little is wrong with a copy that is not yet good; and a texture is faint, but asked for by name.
     """
     if scene is None:
         return torch.full(tuple(size), _OTHER_WORLDS)
@@ -216,7 +218,7 @@ def _weight(scene: Scene | None, size: Sequence[int]) -> Tensor:
     groups = touched[:1, None], touched[1:].unflatten(0, (latent_frames - 1, 4))
     ever, always = (torch.cat([of(group, 1) for group in groups]) for of in (torch.amax, torch.amin))
     weight = 1 + _OBJECTS * ever + _MOVING * (ever - always)
-    return weight / weight.mean()
+    return weight / weight.mean() * (_TEXTURED if scene.style == "textured" else 1.0)
 
 
 @torch.no_grad()

@@ -175,14 +175,14 @@ def _background(scene: Scene, grid: _Grid, times: Tensor) -> Tensor:
 
 
 def _clouds(grid: _Grid, times: Tensor, generator: torch.Generator) -> Tensor:
-    """Soft heaps of light that drift, ``[T, H, W]``."""
+    """Heaps of light that drift, ``[T, H, W]``."""
     shift = _wandering(2, generator)
     wind = times[:, None, None] * 0.002 + 0.1 * shift[0]
     light = torch.zeros(len(times), 1, 1, device=grid.x.device)
     for x, y, size in _PUFFS:
         away = ((grid.x - x - wind) / (1.5 * size)).square() + ((grid.y - y - 0.1 * shift[1]) / size).square()
         light = light + (-away).exp()
-    return 0.085 * light.tanh() - 0.02
+    return 0.09 * (9 * (light - 0.5)).sigmoid() - 0.027
 
 
 def _stars(grid: _Grid, times: Tensor, generator: torch.Generator) -> Tensor:
