@@ -135,6 +135,21 @@ def test_a_knob_without_use_says_why(page: Page) -> None:
     expect(page.locator("#knob-layout input").first).to_be_enabled()
 
 
+def test_knobs_do_not_show_through_the_forecast_card(page: Page) -> None:
+    page.locator("#advanced button.label-wrap").click()
+    expect(page.locator("#knob-engine")).to_be_visible()
+    page.locator("#knob-step_cache").scroll_into_view_if_needed()
+    on_top = page.evaluate("""() => {
+        const dock = document.querySelector('#dock'), card = dock.getBoundingClientRect();
+        return [...document.querySelectorAll("#advanced [data-testid='block-info']")].flatMap(label => {
+            const {left, top, height} = label.getBoundingClientRect(), y = top + height / 2;
+            if (y <= card.top || y >= Math.min(card.bottom, innerHeight)) return [];
+            return [dock.contains(document.elementFromPoint(left + 4, y))];
+        });
+    }""")
+    assert on_top and all(on_top)
+
+
 def test_a_chinese_browser_sees_chinese(open_page: Callable[..., Page]) -> None:
     page = open_page(locale="zh-CN")
     expect(page.locator("#generate")).to_have_text("开始生成")

@@ -11,6 +11,7 @@ import torch
 
 import tuner
 from tuner.engine import TransformerRunner, VaeRunner
+from tuner.engine.denoise import make_scheduler
 from tuner.models.components import Components
 
 V5_TINY = Path(__file__).parents[1] / "data" / "v5-tiny"
@@ -57,7 +58,10 @@ def test_generations_equal_the_original_s(v5_tiny, case, knobs):
     )
     latents = torch.from_numpy(expected["final_latents"])
     video = torch.from_numpy(expected["video"]).permute(0, 2, 3, 4, 1)
-    assert (result.latents - latents).abs().max() < 1e-4
+    # Euler begins at 4096 times the noise: what is subtracted again was rounded there, on some CPUs otherwise.
+    scheduler = make_scheduler(request.scheduler, v5_tiny.scheduler_config, request.steps)
+    rounding = 2**-24 * float(scheduler.init_noise_sigma) * float(np.abs(expected["init_latents"]).max())
+    assert (result.latents - latents).abs().max() < max(1e-4, rounding)
     assert (result.frames - video).abs().max() < 1e-3
 
 
